@@ -1,0 +1,124 @@
+package verifier
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Source says by which way of the OCI and Sigstore conventions a candidate was found.
+type Source string
+
+// The ways in which evidence is attached to an image.
+const (
+	SourceReferrersAPI Source = "referrers API"   // distribution-spec, "Listing Referrers"
+	SourceReferrersTag Source = "referrers tag"   // distribution-spec, "Referrers Tag Schema"
+	SourceTagSuffix    Source = "tag with suffix" // Cosign's sha256-….sig
+)
+
+// Candidate is a manifest that claims to say something about the subject. Its
+// manifest was read once and matches its descriptor; what it says is hostile
+// until a Verifier proved it.
+type Candidate struct {
+	Descriptor ocispec.Descriptor
+	Manifest   ocispec.Manifest
+	// ArtifactType is the effective one: the manifest's artifactType, or its
+	// config's media type (image-spec, "Guidelines for Artifact Usage").
+	ArtifactType string
+	Source       Source
+}
+
+// Wanted says what a Verifier wants to be shown.
+type Wanted struct {
+	// ArtifactTypes of referrers.
+	ArtifactTypes []string
+	// TagSuffixes of tags made from the subject's digest, ".sig" for sha256-….sig.
+	TagSuffixes []string
+}
+
+// Evidence is a candidate handed to a scheme with the means to read its blobs.
+type Evidence struct {
+	Subject   Subject
+	Candidate Candidate
+	// Fetch reads a blob that the candidate's manifest names. The bytes match
+	// the descriptor, and all of a decision's fetches share one byte budget.
+	Fetch func(context.Context, ocispec.Descriptor) ([]byte, error)
+}
+
+// Kind is what evidence is. An attestation never counts as a signature, nor
+// the other way round; the zero Kind counts as nothing.
+type Kind string
+
+// The kinds of evidence.
+const (
+	KindSignature   Kind = "signature"
+	KindAttestation Kind = "attestation"
+)
+
+// Signer is who made a signature, as far as verification proved it.
+type Signer struct {
+	// ID is equal for two signatures exactly when they are one signer's, so that
+	// thresholds count signers: an SPKI hash, an issuer with a SAN, or a trust
+	// store with a subject DN. A re-issued certificate keeps its ID.
+	ID string
+	// Name is for people: the certificate's subject, or the key's name.
+	Name string
+}
+
+// Claims is the proven part of evidence. Only a Verifier fills it, after the
+// cryptography held.
+type Claims struct {
+	SubjectDigest digest.Digest
+	Kind          Kind
+	Signer        Signer
+	// SignedAt is the signing time, authentic where a timestamp proved it, else
+	// what the signer claims; zero where there is none.
+	SignedAt time.Time
+	// Logged are the validations that failed and that the verification level
+	// only logs. Evidence with any is never TRUSTED, only EXEMPT/AUDIT_ONLY.
+	Logged []*Error
+}
+
+// Finding is what a scheme proved about one signer, or why not. The zero
+// Finding proves nothing.
+type Finding struct {
+	Claims Claims
+	// Err says why not; its reason tells a "no" from undecided. When it is set,
+	// Claims may still name the signer that was found, for the report alone.
+	Err *Error
+	// ValidUntil is when the finding must be made anew: the earliest end of
+	// anything it rests on. A finding without one is not remembered.
+	ValidUntil time.Time
+}
+
+// A Verifier judges one kind of evidence. It is safe for concurrent use, holds
+// its trust material from its construction on, and starts no goroutine that
+// outlives Verify.
+type Verifier interface {
+	// Wants names the candidates to look for. No I/O; always the same answer.
+	Wants() Wanted
+	// Handles reports whether the candidate is of this scheme. No I/O.
+	Handles(Candidate) bool
+	// Verify gives one Finding for each signer. None means nothing proved.
+	Verify(context.Context, Evidence) []Finding
+}
+
+// Store is a view of the registries for one policy's options and one
+// credential. Every byte matches its descriptor, every list is bounded, and
+// every error wraps an *Error. Safe for concurrent use.
+type Store interface {
+	// Resolve pins the reference. A digest needs no request.
+	Resolve(context.Context, Reference) (Subject, error)
+	// Candidates streams what is attached to the subject, from all wanted ways
+	// as one stream in a stable order. A pair with an error and a descriptor is
+	// one candidate that could not be read or is not about the subject; the
+	// stream goes on. A pair with an error and a zero Candidate concerns the
+	// whole list. If there is no candidate at all and the image does not exist,
+	// it says so with ReasonImageNotFound.
+	Candidates(context.Context, Subject, Wanted) iter.Seq2[Candidate, error]
+	// Fetch reads the whole blob or manifest.
+	Fetch(context.Context, Subject, ocispec.Descriptor) ([]byte, error)
+}

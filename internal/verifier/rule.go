@@ -1,0 +1,137 @@
+package verifier
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Rule is a node of a policy's require tree: All, Any, AtLeast, Every or a
+// *Check. An empty tree and a nil Rule deny.
+type Rule interface {
+	// describe names the checks as a sentence has them: "wabbit or ci".
+	describe() string
+}
+
+// Check is a leaf: one verifier with its trust material, under the name that
+// people read in denials. Immutable.
+type Check struct {
+	Name string
+	// Scheme is the verifier's name in configuration: "notation", "cosign".
+	Scheme string
+	// Kind is what the evidence must be.
+	Kind     Kind
+	Verifier Verifier
+	// Fingerprint changes whenever the check could judge differently: with its
+	// options and with every byte of its trust material. Findings are kept by it.
+	Fingerprint string
+}
+
+// All holds when each of its rules holds.
+type All []Rule
+
+// Any holds when one of its rules holds.
+type Any []Rule
+
+// AtLeast holds when the checks together were met by Count distinct signers.
+// It takes checks, not trees: a signer is what a check proves.
+type AtLeast struct {
+	Count int
+	Of    []*Check
+}
+
+// Every holds when there is a candidate of the check's scheme and each of them
+// passes.
+type Every struct{ Check *Check }
+
+func (c *Check) describe() string { return c.Name }
+func (a All) describe() string    { return join(a, " and ") }
+func (a Any) describe() string    { return join(a, " or ") }
+func (e Every) describe() string  { return "every signature by " + e.Check.Name }
+
+func (a AtLeast) describe() string {
+	names := make([]string, len(a.Of))
+	for i, check := range a.Of {
+		names[i] = check.Name
+	}
+	return strconv.Itoa(a.Count) + " of " + strings.Join(names, ", ")
+}
+
+func join(rules []Rule, word string) string {
+	parts := make([]string, len(rules))
+	for i, rule := range rules {
+		parts[i] = rule.describe()
+		if _, leaf := rule.(*Check); !leaf && len(rules) > 1 {
+			parts[i] = "(" + parts[i] + ")"
+		}
+	}
+	return strings.Join(parts, word)
+}
+
+// checks lists the leaves in the order of the document, each once.
+func checks(rule Rule) []*Check {
+	var list []*Check
+	seen := map[*Check]bool{}
+	var walk func(Rule)
+	add := func(c *Check) {
+		if c != nil && !seen[c] {
+			seen[c] = true
+			list = append(list, c)
+		}
+	}
+	walk = func(rule Rule) {
+		switch r := rule.(type) {
+		case *Check:
+			add(r)
+		case All:
+			for _, child := range r {
+				walk(child)
+			}
+		case Any:
+			for _, child := range r {
+				walk(child)
+			}
+		case AtLeast:
+			for _, c := range r.Of {
+				add(c)
+			}
+		case Every:
+			add(r.Check)
+		}
+	}
+	walk(rule)
+	return list
+}
+
+// exhaustive reports whether the rule must see every candidate, so that proof
+// for one part does not end the search.
+func exhaustive(rule Rule) bool {
+	switch r := rule.(type) {
+	case Every:
+		return true
+	case All:
+		for _, child := range r {
+			if exhaustive(child) {
+				return true
+			}
+		}
+	case Any:
+		for _, child := range r {
+			if exhaustive(child) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Policy is a compiled trust policy: what must hold, and whom to ask.
+type Policy struct {
+	// Name as in the document; a namespaced policy is "namespace/name".
+	Name string
+	// Owner and HelpURL are shown in denials.
+	Owner, HelpURL string
+	Require        Rule
+	// AllowUnreachable answers EXEMPT where the registry is unreachable or
+	// throttles (whenUndecided: allow). No other undecided passes.
+	AllowUnreachable bool
+}
