@@ -6,7 +6,7 @@ import (
 )
 
 // Rule is a node of a policy's require tree: All, Any, AtLeast, Every or a
-// *Check. An empty tree and a nil Rule deny.
+// *Check. An empty tree and a nil Rule are undecided, which denies.
 type Rule interface {
 	// describe names the checks as a sentence has them: "wabbit or ci".
 	describe() string

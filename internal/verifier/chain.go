@@ -1,0 +1,173 @@
+package verifier
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/flight"
+)
+
+const (
+	// decisionBudget is how long one decision may be worked on, waited for or not.
+	decisionBudget = 10 * time.Second
+	// slowHostPatience is how long a caller waits for a host that did not answer
+	// in time before, so that one registry does not hold all of Gatekeeper's slots.
+	slowHostPatience = 300 * time.Millisecond
+)
+
+// Chain verifies images under the policies that apply to them. Immutable but
+// for the work under way; safe for concurrent use.
+type Chain struct {
+	policies   []Policy
+	names      string
+	checks     []*Check
+	wanted     Wanted
+	exhaustive bool
+	store      Store
+	memory     *Memory
+	broken     *Error
+	decisions  flight.Group[decision]
+}
+
+// decision is a verdict or why there is none.
+type decision struct {
+	verdict   Verdict
+	undecided *Undecided
+}
+
+// NewChain makes the chain of the policies that must all hold. The store is
+// the view of the registries that the first of them asked for.
+func NewChain(policies []Policy, store Store, memory *Memory) *Chain {
+	c := &Chain{policies: policies, names: names(policies), store: store, memory: memory}
+	types, suffixes := map[string]bool{}, map[string]bool{}
+	for _, policy := range policies {
+		c.exhaustive = c.exhaustive || exhaustive(policy.Require)
+		for _, check := range checks(policy.Require) {
+			c.checks = append(c.checks, check)
+			wants := check.Verifier.Wants()
+			c.wanted.ArtifactTypes = appendNew(c.wanted.ArtifactTypes, types, wants.ArtifactTypes)
+			c.wanted.TagSuffixes = appendNew(c.wanted.TagSuffixes, suffixes, wants.TagSuffixes)
+		}
+	}
+	return c
+}
+
+// NewBrokenChain answers every image with undecided: a policy that cannot be
+// used still owns its images, so that no weaker policy takes its place.
+func NewBrokenChain(policies []Policy, cause *Error) *Chain {
+	return &Chain{policies: policies, names: names(policies), broken: cause}
+}
+
+func names(policies []Policy) string {
+	list := make([]string, len(policies))
+	for i, policy := range policies {
+		list[i] = policy.Name
+	}
+	return strings.Join(list, ", ")
+}
+
+func appendNew(list []string, seen map[string]bool, more []string) []string {
+	for _, s := range more {
+		if !seen[s] {
+			seen[s] = true
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// Policies names the policies that must hold, comma-separated.
+func (c *Chain) Policies() string { return c.names }
+
+// Verify judges the image. An error means undecided and is an *Undecided that
+// wraps an *Error. When ctx ends first the work goes on behind, within its own
+// budget, and the next call finds it or its results.
+func (c *Chain) Verify(ctx context.Context, ref Reference) (Verdict, error) {
+	if c.broken != nil {
+		return Verdict{}, c.undecided(Subject{Reference: ref, Digest: ref.Digest}, c.broken, Node{})
+	}
+	last, slow := c.memory.slow.Get(ref.Registry)
+	if slow {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, slowHostPatience)
+		defer cancel()
+	}
+	d, err := c.decisions.Do(ctx, ref.String(), decisionBudget, func(ctx context.Context) (decision, error) {
+		return c.work(ctx, ref), nil
+	})
+	if err != nil {
+		d = c.unseen(ref, c.interrupted(ref, err, last))
+	}
+	if d.undecided != nil {
+		return Verdict{}, d.undecided
+	}
+	return d.verdict, nil
+}
+
+// interrupted explains why no decision was there in time.
+func (c *Chain) interrupted(ref Reference, err error, last *Error) *Error {
+	var panicked *flight.PanicError
+	switch {
+	case errors.As(err, &panicked):
+		return &Error{Reason: ReasonInternal, Message: "verification crashed", Remedy: "Report this with the trace id", Err: err}
+	case last != nil:
+		return &Error{Reason: last.Reason, Message: last.Message + "; still trying", Remedy: last.Remedy, Err: err}
+	}
+	late := &Error{
+		Reason:  ReasonTimeout,
+		Message: "no decision within the deadline; verification goes on",
+		Remedy:  "Try again in a few seconds",
+		Err:     err,
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		c.memory.slow.Put(ref.Registry, late, 0, time.Now().Add(slowHostAge))
+	}
+	return late
+}
+
+// work makes one decision, and notes whether the host answered.
+func (c *Chain) work(ctx context.Context, ref Reference) decision {
+	select {
+	case c.memory.slots <- struct{}{}:
+		defer func() { <-c.memory.slots }()
+	case <-ctx.Done():
+		return c.unseen(ref, &Error{
+			Reason: ReasonLimitExceeded, Message: "too many images are being verified at once", Remedy: "Try again in a few seconds",
+		})
+	}
+	d := c.decide(ctx, ref)
+	if d.undecided != nil {
+		switch d.undecided.Reason() {
+		case ReasonRegistryUnreachable, ReasonRegistryThrottled, ReasonTimeout:
+			c.memory.slow.Put(ref.Registry, d.undecided.err, 0, time.Now().Add(slowHostAge))
+			return d
+		}
+	}
+	c.memory.slow.Delete(ref.Registry)
+	return d
+}
+
+func (c *Chain) decide(ctx context.Context, ref Reference) decision {
+	subject, err := c.store.Resolve(ctx, ref)
+	if err != nil {
+		return c.unseen(ref, undecidedError(err))
+	}
+	return c.conclude(subject, c.look(ctx, subject))
+}
+
+// unseen concludes for an image of which nothing could be seen.
+func (c *Chain) unseen(ref Reference, cause *Error) decision {
+	return c.conclude(Subject{Reference: ref, Digest: ref.Digest}, &observations{list: cause})
+}
+
+// undecidedError takes the store's word for what went wrong, but not that it
+// is a verdict: a registry's trouble never is.
+func undecidedError(err error) *Error {
+	e := AsError(err)
+	if !e.Reason.Undecided() {
+		return &Error{Reason: ReasonRegistryInvalid, Message: e.Message, Remedy: e.Remedy, Err: err}
+	}
+	return e
+}

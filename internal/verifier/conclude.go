@@ -1,0 +1,141 @@
+package verifier
+
+import (
+	"strings"
+)
+
+// conclude turns what was seen into the answer, once, for all policies.
+func (c *Chain) conclude(subject Subject, seen *observations) decision {
+	root := Node{Rule: "all", Outcome: OutcomeTrusted}
+	decisive := 0 // the policy that the answer is about
+	for i, policy := range c.policies {
+		node := judgePolicy(policy, seen)
+		if node.Outcome < root.Outcome {
+			root.Outcome, root.Err, decisive = node.Outcome, node.Err, i
+		}
+		root.Children = append(root.Children, node)
+	}
+	if len(c.policies) == 0 {
+		return decision{undecided: c.undecided(subject, emptyRule(), root)}
+	}
+	policy := c.policies[decisive]
+	if root.Outcome == OutcomeUndecided {
+		return decision{undecided: c.undecidedBy(policy, subject, root.Err, root)}
+	}
+	v := Verdict{subject: subject, policy: c.names, tree: root}
+	switch root.Outcome {
+	case OutcomeTrusted:
+		v.status, v.reason = StatusTrusted, ReasonTrusted
+		v.message = line(subject.Reference.String(), subject.Digest, "trusted, signed by "+signers(root), "", "", Policy{})
+	case OutcomeExempt:
+		v.status, v.reason, v.message = c.exempt(policy, subject, root)
+	default:
+		v.status, v.reason, v.remedy = deniedStatus(root), root.Err.Reason, root.Err.Remedy
+		v.message = line(subject.Reference.String(), subject.Digest, root.Err.Message, wants(policy), root.Err.Remedy, policy)
+	}
+	return decision{verdict: v}
+}
+
+// judgePolicy decides one policy's tree, and lets pass what its author allowed
+// to pass while the registry is away.
+func judgePolicy(policy Policy, seen *observations) Node {
+	tree := decide(policy.Require, seen)
+	node := Node{Rule: "policy", Name: policy.Name, Outcome: tree.Outcome, Err: tree.Err, Children: []Node{tree}}
+	if policy.AllowUnreachable && tree.Outcome == OutcomeUndecided && onlyUnreachable(tree) {
+		node.Outcome = OutcomeExempt
+	}
+	return node
+}
+
+// onlyUnreachable reports whether nothing but the registry's absence keeps the
+// tree from being decided.
+func onlyUnreachable(n Node) bool {
+	if n.Outcome == OutcomeUndecided && n.Err.Reason != ReasonRegistryUnreachable && n.Err.Reason != ReasonRegistryThrottled {
+		return false
+	}
+	for _, child := range n.Children {
+		if !onlyUnreachable(child) {
+			return false
+		}
+	}
+	for _, report := range n.Reports {
+		if report.Outcome() == OutcomeUndecided &&
+			report.Finding.Err.Reason != ReasonRegistryUnreachable && report.Finding.Err.Reason != ReasonRegistryThrottled {
+			return false
+		}
+	}
+	return true
+}
+
+// exempt words the answer for an image that is admitted without being trusted.
+func (c *Chain) exempt(policy Policy, subject Subject, root Node) (Status, Reason, string) {
+	image := subject.Reference.String()
+	if root.Err != nil { // allowed while unreachable
+		return StatusExempt, ReasonExempted, line(image, subject.Digest,
+			"not verified: "+root.Err.Message+"; policy "+policy.Name+" admits it meanwhile", "", "", Policy{})
+	}
+	cause := "only audited"
+	if failed := Logged(root); len(failed) > 0 {
+		cause += ": " + failed[0].Message
+	}
+	return StatusExempt, ReasonAuditOnly, line(image, subject.Digest, cause, "", "", policy)
+}
+
+// Logged lists the failed validations that a verification level let through.
+func Logged(n Node) []*Error {
+	var failed []*Error
+	for _, report := range n.AllReports() {
+		if report.Outcome() == OutcomeExempt {
+			failed = append(failed, report.Finding.Claims.Logged...)
+		}
+	}
+	return failed
+}
+
+// deniedStatus tells "nothing is there" from "what is there is not trusted".
+func deniedStatus(root Node) Status {
+	switch {
+	case root.Err.Reason == ReasonEndOfLife || root.Err.Reason == ReasonLedgerUnsupported:
+		return StatusUnsupported
+	case len(root.AllReports()) == 0:
+		return StatusUnknown
+	default:
+		return StatusUntrusted
+	}
+}
+
+// signers names who made the evidence that was enough.
+func signers(root Node) string {
+	var list []string
+	seen := map[string]bool{}
+	for _, report := range root.AllReports() {
+		signer := report.Finding.Claims.Signer
+		if report.Outcome() == OutcomeTrusted && !seen[signer.ID] {
+			seen[signer.ID] = true
+			list = append(list, signer.Name)
+		}
+	}
+	return strings.Join(list, "; ")
+}
+
+func wants(policy Policy) string {
+	if policy.Require == nil {
+		return ""
+	}
+	return "policy " + policy.Name + " wants " + policy.Require.describe()
+}
+
+func (c *Chain) undecided(subject Subject, cause *Error, tree Node) *Undecided {
+	var policy Policy
+	if len(c.policies) > 0 {
+		policy = c.policies[0]
+	}
+	return c.undecidedBy(policy, subject, cause, tree)
+}
+
+func (c *Chain) undecidedBy(policy Policy, subject Subject, cause *Error, tree Node) *Undecided {
+	return &Undecided{
+		err: cause, subject: subject, policy: c.names, tree: tree,
+		message: line(subject.Reference.String(), subject.Digest, cause.Message, "", cause.Remedy, policy),
+	}
+}

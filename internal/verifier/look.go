@@ -1,0 +1,186 @@
+package verifier
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"sync"
+	"sync/atomic"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	// waveSize is how many candidates are verified at once. A wave is judged as
+	// a whole and in candidate order, so that equal evidence gives equal answers.
+	waveSize = 8
+	// maxCandidates is how many candidates one check tries: far above what
+	// people attach, and what a stranger's flood can make us do.
+	maxCandidates = 64
+	// maxDecisionBytes bounds the blobs read for one decision.
+	maxDecisionBytes = 32 << 20
+)
+
+// task is one candidate for one check.
+type task struct {
+	check     *Check
+	candidate Candidate
+	unread    *Error // why the candidate could not be read, or nil
+}
+
+// look verifies candidates wave by wave until they end, or until what was
+// proved is enough.
+func (c *Chain) look(ctx context.Context, subject Subject) *observations {
+	seen := &observations{reports: map[*Check][]Report{}, capped: map[*Check]*Error{}}
+	next, stop := iter.Pull2(c.store.Candidates(ctx, subject, c.wanted))
+	defer stop()
+	fetch := c.boundedFetch(subject)
+	tried := map[*Check]int{}
+	for {
+		tasks, more := c.wave(next, tried, seen)
+		for i, findings := range c.verify(ctx, subject, tasks, fetch) {
+			check := tasks[i].check
+			for _, finding := range findings {
+				seen.reports[check] = append(seen.reports[check], Report{
+					Check: check.Name, Scheme: check.Scheme, Candidate: tasks[i].candidate, Finding: finding,
+				})
+			}
+		}
+		if !more || !c.exhaustive && c.proved(seen) {
+			return seen
+		}
+	}
+}
+
+func (c *Chain) proved(seen *observations) bool {
+	for _, policy := range c.policies {
+		if decide(policy.Require, seen).Outcome != OutcomeTrusted {
+			return false
+		}
+	}
+	return true
+}
+
+// wave takes the next candidates from the stream and says who shall judge
+// them, and whether there may be more.
+func (c *Chain) wave(next func() (Candidate, error, bool), tried map[*Check]int, seen *observations) (tasks []task, more bool) {
+	for range waveSize {
+		candidate, err, ok := next()
+		if !ok {
+			return tasks, false
+		}
+		if err != nil && candidate.Descriptor.Digest == "" {
+			seen.list = undecidedError(err)
+			continue
+		}
+		var unread *Error
+		if err != nil {
+			unread = AsError(err)
+		}
+		for _, check := range c.checks {
+			// Of what cannot be read nobody knows whose it is.
+			if !check.Verifier.Handles(candidate) && (unread == nil || candidate.ArtifactType != "") {
+				continue
+			}
+			if tried[check]++; tried[check] > maxCandidates {
+				seen.capped[check] = tooMany(check)
+				continue
+			}
+			tasks = append(tasks, task{check, candidate, unread})
+		}
+		if len(seen.capped) == len(c.checks) {
+			return tasks, false
+		}
+	}
+	return tasks, true
+}
+
+func tooMany(check *Check) *Error {
+	return &Error{
+		Reason:  ReasonLimitExceeded,
+		Message: fmt.Sprintf("none of the first %d candidates for %s is trusted, and there are more", maxCandidates, check.Name),
+		Remedy:  "Delete signatures that nobody needs from the repository",
+	}
+}
+
+// boundedFetch shares one byte budget between all fetches of a decision. It
+// charges what the descriptor claims; the store holds the bytes to that.
+func (c *Chain) boundedFetch(subject Subject) func(context.Context, ocispec.Descriptor) ([]byte, error) {
+	var spent atomic.Int64
+	return func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
+		if d.Size < 0 || d.Size > maxDecisionBytes || spent.Add(d.Size) > maxDecisionBytes {
+			return nil, &Error{
+				Reason:  ReasonLimitExceeded,
+				Message: fmt.Sprintf("the evidence is larger than %d MiB", maxDecisionBytes>>20),
+				Remedy:  "Delete signatures that nobody needs from the repository",
+			}
+		}
+		return c.store.Fetch(ctx, subject, d)
+	}
+}
+
+// verify judges the tasks at once and gives their findings in the tasks' order.
+func (c *Chain) verify(ctx context.Context, subject Subject, tasks []task, fetch func(context.Context, ocispec.Descriptor) ([]byte, error)) [][]Finding {
+	findings := make([][]Finding, len(tasks))
+	var wg sync.WaitGroup
+	for i, t := range tasks {
+		if t.unread != nil {
+			findings[i] = []Finding{{Err: t.unread}}
+			continue
+		}
+		if known, ok := c.memory.findings.Get(findingKey(t.check, subject, t.candidate.Descriptor.Digest)); ok && t.check.Fingerprint != "" {
+			findings[i] = known
+			continue
+		}
+		wg.Go(func() {
+			findings[i] = judge(ctx, t.check, Evidence{Subject: subject, Candidate: t.candidate, Fetch: fetch})
+			c.memory.keep(t.check, subject, t.candidate.Descriptor.Digest, findings[i])
+		})
+	}
+	wg.Wait()
+	return findings
+}
+
+// judge asks the scheme, and holds what it says to the contract: the proof is
+// about our subject, of the kind that is wanted, and names its signer.
+func judge(ctx context.Context, check *Check, evidence Evidence) (findings []Finding) {
+	defer func() {
+		if p := recover(); p != nil {
+			findings = []Finding{{Err: &Error{
+				Reason: ReasonInternal, Message: "verification of a signature crashed", Remedy: "Report this with the trace id",
+				Err: fmt.Errorf("check %s, candidate %s: panic: %v", check.Name, evidence.Candidate.Descriptor.Digest, p),
+			}}}
+		}
+	}()
+	findings = check.Verifier.Verify(ctx, evidence)
+	if len(findings) == 0 {
+		return []Finding{{Err: &Error{Reason: ReasonFormatUnsupported, Message: "the signature proves nothing"}}}
+	}
+	for i := range findings {
+		if f := &findings[i]; f.Err == nil {
+			f.Err = breach(check, evidence.Subject, f.Claims)
+		}
+	}
+	return findings
+}
+
+// breach says how proven claims fail to be what the check wants, or nil.
+func breach(check *Check, subject Subject, claims Claims) *Error {
+	switch {
+	case claims.SubjectDigest != subject.Digest || subject.Digest == "":
+		return &Error{
+			Reason:  ReasonSubjectMismatch,
+			Message: "the signature is another image's",
+			Remedy:  "Sign this digest",
+		}
+	case claims.Kind != check.Kind || claims.Kind == "":
+		return &Error{
+			Reason:  ReasonFormatUnsupported,
+			Message: fmt.Sprintf("found a %s where a %s is wanted", claims.Kind, check.Kind),
+			Remedy:  "Sign this digest",
+		}
+	case claims.Signer.ID == "":
+		return &Error{Reason: ReasonInternal, Message: "the signature names no signer"}
+	}
+	return nil
+}

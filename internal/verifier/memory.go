@@ -1,0 +1,70 @@
+package verifier
+
+import (
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/countersign-dev/countersign/internal/cache"
+)
+
+const (
+	// maxFindingAge bounds what we remember of a proof, whatever it rests on.
+	maxFindingAge = time.Hour
+	// findingSize is what a remembered finding costs, with names and a reason.
+	findingSize = 1 << 10
+	// slowHostAge is how long a host that did not answer in time is expected
+	// not to; long enough that a pod's retries find it known.
+	slowHostAge = 10 * time.Second
+	// slowHostsSize bounds the hosts that are remembered: image references, and
+	// so hosts, are an attacker's choice.
+	slowHostsSize = 1 << 20
+	// maxDecisions bounds the decisions that are being worked on at once, those
+	// included that nobody waits for any more.
+	maxDecisions = 512
+)
+
+// Memory is what outlives a Snapshot: findings, by everything they rest on,
+// and which hosts did not answer in time. Safe for concurrent use.
+type Memory struct {
+	findings *cache.Cache[[]Finding]
+	slow     *cache.Cache[*Error]
+	slots    chan struct{}
+}
+
+// NewMemory makes a memory that keeps at most findingBytes of findings.
+func NewMemory(findingBytes int64) *Memory {
+	return &Memory{
+		findings: cache.New[[]Finding](findingBytes),
+		slow:     cache.New[*Error](slowHostsSize),
+		slots:    make(chan struct{}, maxDecisions),
+	}
+}
+
+// FindingStats tells how the findings fare.
+func (m *Memory) FindingStats() cache.Stats { return m.findings.Stats() }
+
+// findingKey names all that a finding rests on: the check with its material,
+// the repository, the subject and the candidate. No tag.
+func findingKey(c *Check, s Subject, candidate digest.Digest) string {
+	return strings.Join([]string{c.Fingerprint, s.Reference.Name(), s.Digest.String(), candidate.String()}, "\n")
+}
+
+// keep remembers findings until the first of them must be made anew. Undecided
+// is never kept, nor anything without an end or without a fingerprint.
+func (m *Memory) keep(c *Check, s Subject, candidate digest.Digest, findings []Finding) {
+	if c.Fingerprint == "" || len(findings) == 0 {
+		return
+	}
+	until := time.Now().Add(maxFindingAge)
+	for _, f := range findings {
+		if f.Err != nil && f.Err.Reason.Undecided() {
+			return
+		}
+		if f.ValidUntil.Before(until) {
+			until = f.ValidUntil
+		}
+	}
+	m.findings.Put(findingKey(c, s, candidate), findings, int64(len(findings))*findingSize, until)
+}

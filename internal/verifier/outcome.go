@@ -1,0 +1,258 @@
+package verifier
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Outcome is what a rule came to. The order is the algebra: all is the least
+// of its parts, any is the greatest. Zero denies.
+type Outcome int
+
+// From worst to best.
+const (
+	OutcomeDenied Outcome = iota
+	OutcomeUndecided
+	OutcomeExempt // holds, but only because a verification level merely logged a failure
+	OutcomeTrusted
+)
+
+// String gives the word that people read.
+func (o Outcome) String() string {
+	switch o {
+	case OutcomeTrusted:
+		return "trusted"
+	case OutcomeExempt:
+		return "exempt"
+	case OutcomeUndecided:
+		return "undecided"
+	default:
+		return "denied"
+	}
+}
+
+// Report is what one check made of one candidate.
+type Report struct {
+	Check, Scheme string
+	Candidate     Candidate
+	Finding       Finding
+}
+
+// Outcome judges the finding as it stands.
+func (r Report) Outcome() Outcome {
+	switch {
+	case r.Finding.Err != nil && r.Finding.Err.Reason.Undecided():
+		return OutcomeUndecided
+	case r.Finding.Err != nil:
+		return OutcomeDenied
+	case len(r.Finding.Claims.Logged) > 0:
+		return OutcomeExempt
+	default:
+		return OutcomeTrusted
+	}
+}
+
+// Node is a rule with what it came to: the tree that explain prints.
+type Node struct {
+	// Rule is the document's word: "all", "any", "atLeast", "every", "policy",
+	// or the scheme of a check.
+	Rule string
+	// Name of the check or policy; for atLeast the count.
+	Name    string
+	Outcome Outcome
+	// Err is the reason of the leaf that decided; nil when the rule holds.
+	Err      *Error
+	Children []Node
+	// Reports of a check, in candidate order.
+	Reports []Report
+}
+
+// observations is what the candidates of one subject showed so far.
+type observations struct {
+	reports map[*Check][]Report // in candidate order
+	// list says why the list of candidates is not all there is; nil when it is.
+	list *Error
+	// capped says for which checks there were more candidates than are tried.
+	capped map[*Check]*Error
+}
+
+// missing says why the check may have overlooked a candidate, or nil.
+func (o *observations) missing(c *Check) *Error {
+	if e := o.capped[c]; e != nil {
+		return e
+	}
+	return o.list
+}
+
+// decide is pure: the same rule over the same observations gives the same tree.
+func decide(rule Rule, seen *observations) Node {
+	switch r := rule.(type) {
+	case *Check:
+		return decideCheck(r, seen)
+	case All:
+		return combine("all", r, seen, func(a, b Outcome) bool { return a < b })
+	case Any:
+		return combine("any", r, seen, func(a, b Outcome) bool { return a > b })
+	case AtLeast:
+		return decideAtLeast(r, seen)
+	case Every:
+		return decideEvery(r, seen)
+	default:
+		return Node{Rule: "none", Outcome: OutcomeUndecided, Err: emptyRule()}
+	}
+}
+
+// combine gives the node the outcome that wins over all others, and the error
+// of the winning child that came closest to yes.
+func combine(word string, rules []Rule, seen *observations, wins func(a, b Outcome) bool) Node {
+	node := Node{Rule: word}
+	for _, rule := range rules {
+		node.Children = append(node.Children, decide(rule, seen))
+	}
+	if len(node.Children) == 0 {
+		node.Outcome, node.Err = OutcomeUndecided, emptyRule()
+		return node
+	}
+	node.Outcome, node.Err = node.Children[0].Outcome, node.Children[0].Err
+	for _, child := range node.Children[1:] {
+		if wins(child.Outcome, node.Outcome) {
+			node.Outcome, node.Err = child.Outcome, child.Err
+		} else if child.Outcome == node.Outcome {
+			node.Err = closest(node.Err, child.Err)
+		}
+	}
+	return node
+}
+
+func emptyRule() *Error {
+	return &Error{
+		Reason:  ReasonPolicyInvalid,
+		Message: "the policy requires nothing",
+		Remedy:  "Write a check under require",
+	}
+}
+
+// closest picks the error of the two that was met nearer to a yes; the first on a tie.
+func closest(a, b *Error) *Error {
+	if a == nil || b != nil && b.Reason.closeness() > a.Reason.closeness() {
+		return b
+	}
+	return a
+}
+
+func decideCheck(c *Check, seen *observations) Node {
+	node := Node{Rule: c.Scheme, Name: c.Name, Reports: seen.reports[c]}
+	for _, report := range node.Reports {
+		switch outcome := report.Outcome(); {
+		case outcome > node.Outcome:
+			node.Outcome, node.Err = outcome, report.Finding.Err
+		case outcome == node.Outcome:
+			node.Err = closest(node.Err, report.Finding.Err)
+		}
+	}
+	if node.Outcome == OutcomeDenied {
+		if missing := seen.missing(c); missing != nil {
+			node.Outcome, node.Err = OutcomeUndecided, missing
+		}
+	}
+	if node.Outcome >= OutcomeExempt {
+		node.Err = nil
+	} else if node.Err == nil {
+		node.Err = nothingFound(c)
+	}
+	return node
+}
+
+func nothingFound(c *Check) *Error {
+	if c.Kind == KindAttestation {
+		return &Error{Reason: ReasonAttestationNotFound, Message: "no attestation found", Remedy: "Attest this digest"}
+	}
+	return &Error{Reason: ReasonSignatureNotFound, Message: "no signature found", Remedy: "Sign this digest"}
+}
+
+// decideEvery needs a candidate, and every candidate to pass. A candidate
+// passes when one of its findings does.
+func decideEvery(r Every, seen *observations) Node {
+	node := Node{Rule: "every"}
+	if r.Check == nil {
+		node.Outcome, node.Err = OutcomeUndecided, emptyRule()
+		return node
+	}
+	leaf := decideCheck(r.Check, seen)
+	node.Children = []Node{leaf}
+	node.Outcome, node.Err = leaf.Outcome, leaf.Err
+	best := map[digest.Digest]Report{}
+	var order []digest.Digest
+	for _, report := range leaf.Reports {
+		key := report.Candidate.Descriptor.Digest
+		old, known := best[key]
+		if !known {
+			order = append(order, key)
+		}
+		if !known || report.Outcome() > old.Outcome() {
+			best[key] = report
+		}
+	}
+	for _, key := range order {
+		if o := best[key].Outcome(); o < node.Outcome {
+			node.Outcome, node.Err = o, best[key].Finding.Err
+		}
+	}
+	if missing := seen.missing(r.Check); missing != nil && node.Outcome > OutcomeUndecided {
+		node.Outcome, node.Err = OutcomeUndecided, missing
+	}
+	return node
+}
+
+// decideAtLeast counts distinct signers whom a check fully trusts; a signer
+// whom a level merely logged counts for nothing.
+func decideAtLeast(r AtLeast, seen *observations) Node {
+	node := Node{Rule: "atLeast", Name: fmt.Sprint(r.Count)}
+	signers := map[string]bool{}
+	var names []string
+	open := map[digest.Digest]*Error{} // candidates that might still prove a signer
+	var openErr, missing, nearest *Error
+	for _, check := range r.Of {
+		child := decideCheck(check, seen)
+		node.Children = append(node.Children, child)
+		nearest = closest(nearest, child.Err)
+		if missing == nil {
+			missing = seen.missing(check)
+		}
+		for _, report := range child.Reports {
+			switch report.Outcome() {
+			case OutcomeTrusted:
+				if id := report.Finding.Claims.Signer.ID; !signers[id] {
+					signers[id] = true
+					names = append(names, report.Finding.Claims.Signer.Name)
+				}
+			case OutcomeUndecided:
+				open[report.Candidate.Descriptor.Digest] = report.Finding.Err
+				if openErr == nil {
+					openErr = report.Finding.Err
+				}
+			}
+		}
+	}
+	switch {
+	case r.Count < 1:
+		node.Outcome, node.Err = OutcomeUndecided, emptyRule()
+	case len(signers) >= r.Count:
+		node.Outcome = OutcomeTrusted
+	case missing != nil:
+		node.Outcome, node.Err = OutcomeUndecided, missing
+	case len(signers)+len(open) >= r.Count:
+		node.Outcome, node.Err = OutcomeUndecided, openErr
+	case len(signers) == 0 && nearest != nil:
+		node.Err = nearest
+	default:
+		node.Err = &Error{
+			Reason:  ReasonThresholdNotMet,
+			Message: fmt.Sprintf("%d of %d signers found: %s", len(signers), r.Count, strings.Join(names, "; ")),
+			Remedy:  "Have another signer sign this digest",
+		}
+	}
+	return node
+}
