@@ -171,3 +171,17 @@ func undecidedError(err error) *Error {
 	}
 	return e
 }
+
+// Resolve pins the image as Verify would, without judging it: for mutation.
+// The error is an *Undecided.
+func (c *Chain) Resolve(ctx context.Context, ref Reference) (Subject, error) {
+	if c.broken != nil {
+		return Subject{}, c.undecided(Subject{Reference: ref, Digest: ref.Digest}, c.broken, Node{})
+	}
+	subject, err := c.store.Resolve(ctx, ref)
+	if err == nil {
+		return subject, nil
+	}
+	cause := undecidedError(err)
+	return Subject{}, c.undecided(Subject{Reference: ref, Digest: ref.Digest}, cause, Node{})
+}
