@@ -1,0 +1,426 @@
+package verifier_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/countersign-dev/countersign/internal/verifier"
+	"github.com/countersign-dev/countersign/internal/verifier/verifiertest"
+)
+
+const image = "shop.example.com/cart:1.4"
+
+var (
+	digestA = digest.FromString("A")
+	digestB = digest.FromString("B")
+)
+
+// fixture is a chain over a fake store with one tagged image.
+type fixture struct {
+	store   *verifiertest.Store
+	subject verifier.Subject
+	chain   *verifier.Chain
+}
+
+func newFixture(require verifier.Rule) fixture {
+	store := &verifiertest.Store{}
+	return fixture{
+		store:   store,
+		subject: store.Tag(image, digestA),
+		chain: verifier.NewChain([]verifier.Policy{{Name: "production", Owner: "platform@example.com", Require: require}},
+			store, verifier.NewMemory(1<<20)),
+	}
+}
+
+func (f fixture) verify(t *testing.T) (verifier.Verdict, error) {
+	t.Helper()
+	return f.chain.Verify(t.Context(), reference(t, image))
+}
+
+func reference(t *testing.T, s string) verifier.Reference {
+	t.Helper()
+	ref, err := verifier.ParseReference(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
+// answer is a verdict or undecided in one comparable word.
+func answer(v verifier.Verdict, err error) string {
+	var undecided *verifier.Undecided
+	if errors.As(err, &undecided) {
+		return "undecided/" + string(undecided.Reason())
+	}
+	return string(v.Status()) + "/" + string(v.Reason())
+}
+
+func unreadable(s string) (verifier.Candidate, error) {
+	return verifier.Candidate{Descriptor: ocispec.Descriptor{Digest: digest.FromString(s)}},
+		&verifier.Error{Reason: verifier.ReasonRegistryUnreachable, Message: "connection refused"}
+}
+
+func TestARuleTreeIsDecidedByWhatWasProved(t *testing.T) {
+	alice, bob := verifiertest.Check("alice", "alice"), verifiertest.Check("bob", "bob")
+	anyone := verifiertest.Check("anyone")
+	sign := func(signers ...string) func(fixture) {
+		return func(f fixture) {
+			for _, signer := range signers {
+				f.store.Sign(f.subject, signer)
+			}
+		}
+	}
+	attach := func(s verifiertest.Statement) func(fixture) {
+		return func(f fixture) { f.store.Attach(f.subject, s) }
+	}
+	broken := func(f fixture) {
+		candidate, err := unreadable("broken")
+		f.store.List(f.subject, candidate, err)
+	}
+	listError := func(f fixture) {
+		f.store.List(f.subject, verifier.Candidate{}, &verifier.Error{Reason: verifier.ReasonRegistryThrottled, Message: "429"})
+	}
+	for _, test := range []struct {
+		name    string
+		require verifier.Rule
+		given   []func(fixture)
+		want    string
+	}{
+		{"no candidate", alice, nil, "UNKNOWN/SIGNATURE_NOT_FOUND"},
+		{"no rule at all", nil, []func(fixture){sign("alice")}, "undecided/POLICY_INVALID"},
+		{"an empty any", verifier.Any{}, []func(fixture){sign("alice")}, "undecided/POLICY_INVALID"},
+		{"an empty all", verifier.All{}, []func(fixture){sign("alice")}, "undecided/POLICY_INVALID"},
+		{"the right signer", alice, []func(fixture){sign("alice")}, "TRUSTED/TRUSTED"},
+		{"a stranger", alice, []func(fixture){sign("mallory")}, "UNTRUSTED/IDENTITY_NOT_TRUSTED"},
+		{"L05c: good, then bad", alice, []func(fixture){sign("alice", "mallory")}, "TRUSTED/TRUSTED"},
+		{"L05c: bad, then good", alice, []func(fixture){sign("mallory", "alice")}, "TRUSTED/TRUSTED"},
+		{"L05b: another image's signature", alice,
+			[]func(fixture){attach(verifiertest.Statement{Subject: digestB, Kind: verifier.KindSignature, Signer: "alice"})}, "UNTRUSTED/SUBJECT_MISMATCH"},
+		{"a signature without a subject", alice,
+			[]func(fixture){attach(verifiertest.Statement{Kind: verifier.KindSignature, Signer: "alice"})}, "UNTRUSTED/SUBJECT_MISMATCH"},
+		{"an attestation where a signature is wanted", alice,
+			[]func(fixture){attach(verifiertest.Statement{Subject: digestA, Kind: verifier.KindAttestation, Signer: "alice"})}, "UNTRUSTED/FORMAT_UNSUPPORTED"},
+		{"evidence of no kind", alice,
+			[]func(fixture){attach(verifiertest.Statement{Subject: digestA, Signer: "alice"})}, "UNTRUSTED/FORMAT_UNSUPPORTED"},
+		{"a level that only logs", alice,
+			[]func(fixture){attach(verifiertest.Statement{Subject: digestA, Kind: verifier.KindSignature, Signer: "alice", Logged: "expired"})}, "EXEMPT/AUDIT_ONLY"},
+		{"logged, and a good one behind it", alice,
+			[]func(fixture){attach(verifiertest.Statement{Subject: digestA, Kind: verifier.KindSignature, Signer: "alice", Logged: "expired"}), sign("alice")}, "TRUSTED/TRUSTED"},
+		{"one candidate unreadable, none good", alice, []func(fixture){broken, sign("mallory")}, "undecided/REGISTRY_UNREACHABLE"},
+		{"one candidate unreadable, one good", alice, []func(fixture){broken, sign("alice")}, "TRUSTED/TRUSTED"},
+		{"the list cut short, none good", alice, []func(fixture){sign("mallory"), listError}, "undecided/REGISTRY_THROTTLED"},
+		{"the list cut short, one good", alice, []func(fixture){sign("alice"), listError}, "TRUSTED/TRUSTED"},
+		{"L11: a verifier that panics", alice,
+			[]func(fixture){attach(verifiertest.Statement{Panic: true})}, "undecided/INTERNAL"},
+		{"a reason that no table knows", alice,
+			[]func(fixture){attach(verifiertest.Statement{Reason: "NEW", Signer: "alice"})}, "undecided/NEW"},
+
+		{"any: one of two", verifier.Any{alice, bob}, []func(fixture){sign("bob")}, "TRUSTED/TRUSTED"},
+		{"any: undecided beats no", verifier.Any{alice, bob}, []func(fixture){sign("mallory"), broken}, "undecided/REGISTRY_UNREACHABLE"},
+		{"all: one of two", verifier.All{alice, bob}, []func(fixture){sign("bob")}, "UNTRUSTED/IDENTITY_NOT_TRUSTED"},
+		{"all: both", verifier.All{alice, bob}, []func(fixture){sign("bob", "alice")}, "TRUSTED/TRUSTED"},
+		{"nested", verifier.All{anyone, verifier.Any{alice, bob}}, []func(fixture){sign("bob")}, "TRUSTED/TRUSTED"},
+		{"the leaf closest to yes gives the reason", verifier.Any{alice, bob},
+			[]func(fixture){attach(verifiertest.Statement{Reason: verifier.ReasonCertificateRevoked, Signer: "bob"}), sign("mallory")}, "UNTRUSTED/CERTIFICATE_REVOKED"},
+
+		{"L16: alice twice is one signer", verifier.AtLeast{Count: 2, Of: []*verifier.Check{alice, bob}},
+			[]func(fixture){sign("alice"), attach(verifiertest.Statement{Subject: digestA, Kind: verifier.KindSignature, Signer: "alice", Salt: 1})}, "UNTRUSTED/THRESHOLD_NOT_MET"},
+		{"L16: one signer in two checks", verifier.AtLeast{Count: 2, Of: []*verifier.Check{alice, anyone}},
+			[]func(fixture){sign("alice")}, "UNTRUSTED/THRESHOLD_NOT_MET"},
+		{"atLeast: two signers", verifier.AtLeast{Count: 2, Of: []*verifier.Check{alice, bob}}, []func(fixture){sign("alice", "bob")}, "TRUSTED/TRUSTED"},
+		{"atLeast: two signers of one check", verifier.AtLeast{Count: 2, Of: []*verifier.Check{anyone}}, []func(fixture){sign("alice", "bob")}, "TRUSTED/TRUSTED"},
+		{"atLeast: the second might be behind what is unreadable", verifier.AtLeast{Count: 2, Of: []*verifier.Check{alice, bob}},
+			[]func(fixture){sign("alice"), broken}, "undecided/REGISTRY_UNREACHABLE"},
+		{"atLeast: what is unreadable cannot be enough", verifier.AtLeast{Count: 3, Of: []*verifier.Check{alice, bob}},
+			[]func(fixture){sign("alice"), broken}, "UNTRUSTED/THRESHOLD_NOT_MET"},
+		{"atLeast: logged counts for nothing", verifier.AtLeast{Count: 1, Of: []*verifier.Check{alice}},
+			[]func(fixture){attach(verifiertest.Statement{Subject: digestA, Kind: verifier.KindSignature, Signer: "alice", Logged: "x"})}, "UNTRUSTED/THRESHOLD_NOT_MET"},
+		{"atLeast: none wanted", verifier.AtLeast{Of: []*verifier.Check{alice}}, []func(fixture){sign("alice")}, "undecided/POLICY_INVALID"},
+
+		{"every: all good", verifier.Every{Check: alice}, []func(fixture){sign("alice"),
+			attach(verifiertest.Statement{Subject: digestA, Kind: verifier.KindSignature, Signer: "alice", Salt: 1})}, "TRUSTED/TRUSTED"},
+		{"every: one bad, last", verifier.Every{Check: alice}, []func(fixture){sign("alice", "mallory")}, "UNTRUSTED/IDENTITY_NOT_TRUSTED"},
+		{"every: none there", verifier.Every{Check: alice}, nil, "UNKNOWN/SIGNATURE_NOT_FOUND"},
+		{"every: one unreadable", verifier.Every{Check: alice}, []func(fixture){sign("alice"), broken}, "undecided/REGISTRY_UNREACHABLE"},
+		{"every: list cut short", verifier.Every{Check: alice}, []func(fixture){sign("alice"), listError}, "undecided/REGISTRY_THROTTLED"},
+		{"every without a check", verifier.Every{}, []func(fixture){sign("alice")}, "undecided/POLICY_INVALID"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFixture(test.require)
+			for _, do := range test.given {
+				do(f)
+			}
+			cold := answer(f.verify(t))
+			if cold != test.want {
+				t.Errorf("got %s, want %s", cold, test.want)
+			}
+			if warm := answer(f.verify(t)); warm != cold {
+				t.Errorf("cold %s, warm %s", cold, warm)
+			}
+		})
+	}
+}
+
+func TestZeroValuesDeny(t *testing.T) {
+	var v verifier.Verdict
+	if v.Success() {
+		t.Error("the zero Verdict admits")
+	}
+	if o := (verifier.Node{}).Outcome; o != verifier.OutcomeDenied {
+		t.Error("the zero Node holds:", o)
+	}
+	f := newFixture(&verifier.Check{Name: "empty", Kind: verifier.KindSignature, Verifier: zeroFindings{}, Fingerprint: "z"})
+	f.store.Sign(f.subject, "alice")
+	if v, err := f.verify(t); v.Success() {
+		t.Error("zero findings are trusted:", answer(v, err))
+	}
+}
+
+// zeroFindings claims nothing, and no error either.
+type zeroFindings struct{ verifiertest.Verifier }
+
+func (zeroFindings) Verify(context.Context, verifier.Evidence) []verifier.Finding {
+	return []verifier.Finding{{}}
+}
+
+func TestL08_AGoodSignatureBehindJunkIsFoundOrTheCapIsNamed(t *testing.T) {
+	alice := verifiertest.Check("alice", "alice")
+	for _, junk := range []int{0, 1, 7, 8, 60, 63, 64, 200} {
+		f := newFixture(alice)
+		for i := range junk {
+			f.store.Attach(f.subject, verifiertest.Statement{Reason: verifier.ReasonSignatureInvalid, Salt: i})
+		}
+		f.store.Sign(f.subject, "alice")
+		got := answer(f.verify(t))
+		want := "TRUSTED/TRUSTED"
+		if junk >= 64 {
+			want = "undecided/LIMIT_EXCEEDED"
+		}
+		if got != want {
+			t.Errorf("%d junk signatures: got %s, want %s", junk, got, want)
+		}
+		if reads := f.store.Calls("fetch"); reads > 64 {
+			t.Errorf("%d junk signatures: %d blobs were read", junk, reads)
+		}
+	}
+}
+
+func TestProofEndsTheSearch(t *testing.T) {
+	f := newFixture(verifiertest.Check("alice", "alice"))
+	f.store.Sign(f.subject, "alice")
+	for i := range 50 {
+		f.store.Attach(f.subject, verifiertest.Statement{Reason: verifier.ReasonSignatureInvalid, Salt: i})
+	}
+	if got := answer(f.verify(t)); got != "TRUSTED/TRUSTED" {
+		t.Fatal(got)
+	}
+	if reads := f.store.Calls("fetch"); reads > 8 {
+		t.Errorf("%d blobs read where the first wave of 8 had the proof", reads)
+	}
+}
+
+func TestAFindingIsRememberedForItsLifetimeAndUndecidedNever(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		check := verifiertest.Check("alice", "alice")
+		check.Verifier = verifiertest.Verifier{Signers: []string{"alice"}, Lifetime: time.Minute}
+		f := newFixture(check)
+		down := true
+		f.store.BeforeFetch = func(context.Context, ocispec.Descriptor) error {
+			if down {
+				return &verifier.Error{Reason: verifier.ReasonRegistryUnreachable, Message: "down"}
+			}
+			return nil
+		}
+		f.store.Sign(f.subject, "alice")
+		if got := answer(f.verify(t)); got != "undecided/REGISTRY_UNREACHABLE" {
+			t.Error(got)
+		}
+		down = false
+		for range 3 {
+			if got := answer(f.verify(t)); got != "TRUSTED/TRUSTED" {
+				t.Error("L41, after the recovery:", got)
+			}
+		}
+		if reads := f.store.Calls("fetch"); reads != 2 {
+			t.Errorf("%d reads, want one that failed and one that served three decisions", reads)
+		}
+		time.Sleep(time.Minute)
+		if _, err := f.verify(t); err != nil || f.store.Calls("fetch") != 3 {
+			t.Errorf("after its lifetime the finding was made anew %d times, want once more", f.store.Calls("fetch")-2)
+		}
+	})
+}
+
+func TestL05_AnotherFingerprintIsAnotherFinding(t *testing.T) {
+	store, memory := &verifiertest.Store{}, verifier.NewMemory(1<<20)
+	store.Sign(store.Tag(image, digestA), "alice")
+	before := verifier.NewChain([]verifier.Policy{{Name: "p", Require: verifiertest.Check("c", "alice")}}, store, memory)
+	after := verifier.NewChain([]verifier.Policy{{Name: "p", Require: verifiertest.Check("c", "bob")}}, store, memory)
+	if got := answer(before.Verify(t.Context(), reference(t, image))); got != "TRUSTED/TRUSTED" {
+		t.Error(got)
+	}
+	if got := answer(after.Verify(t.Context(), reference(t, image))); got != "UNTRUSTED/IDENTITY_NOT_TRUSTED" {
+		t.Error("after the key was withdrawn:", got)
+	}
+}
+
+func TestL41_AnImpatientCallerPoisonsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(verifiertest.Check("alice", "alice"))
+		f.store.Sign(f.subject, "alice")
+		f.store.BeforeFetch = func(ctx context.Context, _ ocispec.Descriptor) error {
+			select {
+			case <-time.After(time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		impatient, leave := context.WithCancel(t.Context())
+		left := make(chan string)
+		go func() { left <- answer(f.chain.Verify(impatient, reference(t, image))) }()
+		synctest.Wait()
+		leave()
+		if got := <-left; got != "undecided/TIMEOUT" {
+			t.Error("the impatient caller:", got)
+		}
+		if got := answer(f.verify(t)); got != "TRUSTED/TRUSTED" {
+			t.Error("the patient caller:", got)
+		}
+		if n := f.store.Calls("fetch"); n != 1 {
+			t.Errorf("the work was done %d times", n)
+		}
+	})
+}
+
+func TestASlowHostCostsLittleAndIsFoundInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(verifiertest.Check("alice", "alice"))
+		f.store.Sign(f.subject, "alice")
+		f.store.BeforeCandidates = func(ctx context.Context, _ verifier.Subject) error {
+			select {
+			case <-time.After(4 * time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		ask := func() (string, time.Duration) {
+			ctx, cancel := context.WithTimeout(t.Context(), 1800*time.Millisecond)
+			defer cancel()
+			start := time.Now()
+			got := answer(f.chain.Verify(ctx, reference(t, image)))
+			return got, time.Since(start)
+		}
+		if got, took := ask(); got != "undecided/TIMEOUT" || took != 1800*time.Millisecond {
+			t.Error("first:", got, took)
+		}
+		if got, took := ask(); got != "undecided/TIMEOUT" || took != 300*time.Millisecond {
+			t.Error("while the host is known to be slow:", got, took)
+		}
+		time.Sleep(1800 * time.Millisecond)
+		if got, took := ask(); got != "TRUSTED/TRUSTED" || took > 300*time.Millisecond {
+			t.Error("when the work behind was done:", got, took)
+		}
+	})
+}
+
+func TestWhenUndecidedAllowIsForAnAbsentRegistryOnly(t *testing.T) {
+	for reason, want := range map[verifier.Reason]string{
+		verifier.ReasonRegistryUnreachable:  "EXEMPT/EXEMPTED",
+		verifier.ReasonRegistryThrottled:    "EXEMPT/EXEMPTED",
+		verifier.ReasonRegistryUnauthorized: "undecided/REGISTRY_UNAUTHORIZED",
+		verifier.ReasonTimeout:              "undecided/TIMEOUT",
+		verifier.ReasonImageNotFound:        "undecided/IMAGE_NOT_FOUND",
+		verifier.ReasonSignatureNotFound:    "undecided/REGISTRY_INVALID", // a store cannot refuse
+	} {
+		store := &verifiertest.Store{BeforeResolve: func(context.Context, verifier.Reference) error {
+			return &verifier.Error{Reason: reason, Message: "m"}
+		}}
+		chain := verifier.NewChain([]verifier.Policy{{Name: "p", AllowUnreachable: true, Require: verifiertest.Check("a")}}, store, verifier.NewMemory(1<<20))
+		if got := answer(chain.Verify(t.Context(), reference(t, image))); got != want {
+			t.Errorf("%s: got %s, want %s", reason, got, want)
+		}
+	}
+}
+
+func TestAllPoliciesMustHoldAndTheRefusingOneIsNamed(t *testing.T) {
+	store := &verifiertest.Store{}
+	store.Sign(store.Tag(image, digestA), "alice")
+	chain := verifier.NewChain([]verifier.Policy{
+		{Name: "cluster", Require: verifiertest.Check("a", "alice")},
+		{Name: "shop/tenant", Owner: "shop@example.com", Require: verifiertest.Check("bob", "bob")},
+	}, store, verifier.NewMemory(1<<20))
+	v, err := chain.Verify(t.Context(), reference(t, image))
+	if got := answer(v, err); got != "UNTRUSTED/IDENTITY_NOT_TRUSTED" {
+		t.Error(got)
+	}
+	if v.Policy() != "cluster, shop/tenant" || !strings.Contains(v.Message(), "policy shop/tenant wants bob") {
+		t.Errorf("policy %q, message %q", v.Policy(), v.Message())
+	}
+}
+
+func TestABrokenPolicyIsUndecided(t *testing.T) {
+	cause := &verifier.Error{Reason: verifier.ReasonPolicyInvalid, Message: "policy p has an unknown field"}
+	chain := verifier.NewBrokenChain([]verifier.Policy{{Name: "p"}}, cause)
+	if got := answer(chain.Verify(t.Context(), reference(t, image))); got != "undecided/POLICY_INVALID" {
+		t.Error(got)
+	}
+	if _, err := chain.Resolve(t.Context(), reference(t, image)); err == nil {
+		t.Error("a broken policy resolves")
+	}
+}
+
+func TestL36_APanicInTheStoreIsOneImagesTrouble(t *testing.T) {
+	f := newFixture(verifiertest.Check("alice", "alice"))
+	f.store.Sign(f.subject, "alice")
+	f.store.BeforeResolve = func(_ context.Context, ref verifier.Reference) error {
+		if ref.Tag == "bad" {
+			panic("boom")
+		}
+		return nil
+	}
+	if got := answer(f.chain.Verify(t.Context(), reference(t, "shop.example.com/cart:bad"))); got != "undecided/INTERNAL" {
+		t.Error(got)
+	}
+	if got := answer(f.verify(t)); got != "TRUSTED/TRUSTED" {
+		t.Error(got)
+	}
+}
+
+func TestAThousandCallersOfManyImages(t *testing.T) {
+	store := &verifiertest.Store{}
+	chain := verifier.NewChain([]verifier.Policy{{Name: "p", Require: verifiertest.Check("alice", "alice")}}, store, verifier.NewMemory(1<<20))
+	for i := range 10 {
+		subject := store.Tag(fmt.Sprintf("shop.example.com/cart:%d", i), digest.FromString(fmt.Sprint(i)))
+		if i%2 == 0 {
+			store.Sign(subject, "alice")
+		} else {
+			store.Sign(subject, "mallory")
+		}
+	}
+	answers := make(chan string)
+	for i := range 1000 {
+		go func() {
+			got := answer(chain.Verify(t.Context(), reference(t, fmt.Sprintf("shop.example.com/cart:%d", i%10))))
+			if want := []string{"TRUSTED/TRUSTED", "UNTRUSTED/IDENTITY_NOT_TRUSTED"}[i%2]; got != want {
+				answers <- fmt.Sprintf("%d: got %s, want %s", i, got, want)
+				return
+			}
+			answers <- ""
+		}()
+	}
+	for range 1000 {
+		if a := <-answers; a != "" {
+			t.Error(a)
+		}
+	}
+}
