@@ -62,6 +62,12 @@ func ParseReference(s string) (Reference, error) {
 		}
 		ref.Digest = digested.Digest()
 	}
+	// "A/b" is host A, and "a/b" is Docker Hub's: a spelling whose canonical
+	// form would mean another image is refused.
+	again, err := reference.ParseNormalizedNamed(ref.String())
+	if err != nil || reference.Domain(again) != ref.Registry || reference.Path(again) != ref.Repository {
+		return Reference{}, invalidReference("the host of this image is ambiguous", err)
+	}
 	return ref, nil
 }
 

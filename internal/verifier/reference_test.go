@@ -36,7 +36,7 @@ func TestWhatIsNoReferenceIsRefused(t *testing.T) {
 		"", " ", "nginx ", " nginx", "nginx:la test", "NGINX", "shop.example.com./cart", "shop.example.com/Cart", "user@registry.k8s.io/x",
 		"https://shop.example.com/cart", "shop.example.com/cart@sha256:12", "shop.example.com/cart@md5:0123456789abcdef0123456789abcdef",
 		"shop.example.com/../cart", "shop.example.com//cart", "nginx\n", "nginx\x00", "ngïnx", strings.Repeat("a", 2000), "ctr/" + strings.Repeat("a", 255),
-		strings.Repeat("0", 64),
+		strings.Repeat("0", 64), "A/b", "A:443/b", "docker.io:443/nginx",
 	} {
 		ref, err := verifier.ParseReference(s)
 		var e *verifier.Error
