@@ -1,0 +1,59 @@
+# All that CI runs, by name. `make help` lists the targets.
+SHELL       := /bin/bash -euo pipefail
+.DEFAULT_GOAL := help
+
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BIN         := bin/countersign
+CACHE       ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/countersign
+GOLANGCI_VERSION := v2.15.0
+GOLANGCI    := $(CACHE)/tools/golangci-lint-$(GOLANGCI_VERSION)
+FUZZTIME    ?= 10s
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+
+export GOTOOLCHAIN := local
+
+.PHONY: help run test lint build bench e2e generate fuzz clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## see it happen: a registry, the provider, Gatekeeper's engine, pods (ONCE=1 exits)
+	cd test && COUNTERSIGN=$(CURDIR)/$(BIN) ONCE=$(ONCE) go run ./demo
+
+test: ## see it proved: every test, with the race detector
+	go test -race ./...
+	cd test && go test -race ./...
+
+lint: $(GOLANGCI) ## go vet and golangci-lint, for the product and for test/
+	go vet ./...
+	$(GOLANGCI) run ./...
+	cd test && go vet ./... && $(GOLANGCI) run --config ../.golangci.yml ./...
+
+build: ## build bin/countersign, static and stripped
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/provider
+
+bench: ## measure; figures are comparable within one run only
+	go test -run='^$$' -bench=. -benchmem ./...
+
+e2e: ## decisions through Gatekeeper's own engine and the real binary, verbosely
+	cd test && go test -race -count=1 -v ./...
+
+generate: ## make generated files anew
+	go generate ./...
+	cd test && go generate ./...
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@for package in $$(go list ./...); do \
+	  for target in $$(go test -list='^Fuzz' $$package | grep '^Fuzz' || true); do \
+	    echo "== $$package $$target"; \
+	    go test -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME) $$package; \
+	  done; \
+	done
+
+clean: ## remove what was built here
+	rm -rf bin dist
+
+$(GOLANGCI):
+	@mkdir -p $(@D)
+	GOBIN=$(@D) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+	mv $(@D)/golangci-lint $@
