@@ -106,6 +106,19 @@ func (c *Chain) Verify(ctx context.Context, ref Reference) (Verdict, error) {
 	return d.verdict, nil
 }
 
+// Examine judges the image as Verify does, but looks at every candidate even
+// when the first is enough: for people who want to see all that is there.
+func (c *Chain) Examine(ctx context.Context, ref Reference) (Verdict, error) {
+	if c.broken != nil {
+		return c.Verify(ctx, ref)
+	}
+	d := c.decide(ctx, ref, true)
+	if d.undecided != nil {
+		return Verdict{}, d.undecided
+	}
+	return d.verdict, nil
+}
+
 // interrupted explains why no decision was there in time.
 func (c *Chain) interrupted(ref Reference, err error, last *Error) *Error {
 	var panicked *flight.PanicError
@@ -137,7 +150,7 @@ func (c *Chain) work(ctx context.Context, ref Reference) decision {
 			Reason: ReasonLimitExceeded, Message: "too many images are being verified at once", Remedy: "Try again in a few seconds",
 		})
 	}
-	d := c.decide(ctx, ref)
+	d := c.decide(ctx, ref, c.exhaustive)
 	if d.undecided != nil {
 		switch d.undecided.Reason() {
 		case ReasonRegistryUnreachable, ReasonRegistryThrottled, ReasonTimeout:
@@ -149,12 +162,12 @@ func (c *Chain) work(ctx context.Context, ref Reference) decision {
 	return d
 }
 
-func (c *Chain) decide(ctx context.Context, ref Reference) decision {
+func (c *Chain) decide(ctx context.Context, ref Reference, exhaustive bool) decision {
 	subject, err := c.store.Resolve(ctx, ref)
 	if err != nil {
 		return c.unseen(ref, undecidedError(err))
 	}
-	return c.conclude(subject, c.look(ctx, subject))
+	return c.conclude(subject, c.look(ctx, subject, exhaustive))
 }
 
 // unseen concludes for an image of which nothing could be seen.

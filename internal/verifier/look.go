@@ -28,9 +28,9 @@ type task struct {
 	unread    *Error // why the candidate could not be read, or nil
 }
 
-// look verifies candidates wave by wave until they end, or until what was
-// proved is enough.
-func (c *Chain) look(ctx context.Context, subject Subject) *observations {
+// look verifies candidates wave by wave until they end or, unless all must be
+// seen, until what was proved is enough.
+func (c *Chain) look(ctx context.Context, subject Subject, exhaustive bool) *observations {
 	seen := &observations{reports: map[*Check][]Report{}, capped: map[*Check]*Error{}}
 	next, stop := iter.Pull2(c.store.Candidates(ctx, subject, c.wanted))
 	defer stop()
@@ -46,7 +46,7 @@ func (c *Chain) look(ctx context.Context, subject Subject) *observations {
 				})
 			}
 		}
-		if !more || !c.exhaustive && c.proved(seen) {
+		if !more || !exhaustive && c.proved(seen) {
 			return seen
 		}
 	}
