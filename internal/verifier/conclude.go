@@ -28,7 +28,8 @@ func (c *Chain) conclude(subject Subject, seen *observations) decision {
 		v.status, v.reason = StatusTrusted, ReasonTrusted
 		v.message = line(subject.Reference.String(), subject.Digest, "trusted, signed by "+signers(root), "", "", Policy{})
 	case OutcomeExempt:
-		v.status, v.reason, v.message = c.exempt(policy, subject, root)
+		v.status = StatusExempt
+		v.reason, v.message = exempt(policy, subject, root)
 	default:
 		v.status, v.reason, v.remedy = deniedStatus(root), root.Err.Reason, root.Err.Remedy
 		v.message = line(subject.Reference.String(), subject.Digest, root.Err.Message, wants(policy), root.Err.Remedy, policy)
@@ -68,17 +69,17 @@ func onlyUnreachable(n Node) bool {
 }
 
 // exempt words the answer for an image that is admitted without being trusted.
-func (c *Chain) exempt(policy Policy, subject Subject, root Node) (Status, Reason, string) {
+func exempt(policy Policy, subject Subject, root Node) (Reason, string) {
 	image := subject.Reference.String()
 	if root.Err != nil { // allowed while unreachable
-		return StatusExempt, ReasonExempted, line(image, subject.Digest,
+		return ReasonExempted, line(image, subject.Digest,
 			"not verified: "+root.Err.Message+"; policy "+policy.Name+" admits it meanwhile", "", "", Policy{})
 	}
 	cause := "only audited"
 	if failed := Logged(root); len(failed) > 0 {
 		cause += ": " + failed[0].Message
 	}
-	return StatusExempt, ReasonAuditOnly, line(image, subject.Digest, cause, "", "", policy)
+	return ReasonAuditOnly, line(image, subject.Digest, cause, "", "", policy)
 }
 
 // Logged lists the failed validations that a verification level let through.
