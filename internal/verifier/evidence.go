@@ -66,6 +66,9 @@ type Signer struct {
 	ID string
 	// Name is for people: the certificate's subject, or the key's name.
 	Name string
+	// Issuer is the subject of the certificate's issuer, for reports; empty for
+	// a bare key.
+	Issuer string
 }
 
 // Claims is the proven part of evidence. Only a Verifier fills it, after the
