@@ -143,6 +143,8 @@ func TestARuleTreeIsDecidedByWhatWasProved(t *testing.T) {
 			[]func(fixture){sign("alice"), broken}, "UNTRUSTED/THRESHOLD_NOT_MET"},
 		{"atLeast: logged counts for nothing", verifier.AtLeast{Count: 1, Of: []*verifier.Check{alice}},
 			[]func(fixture){attach(verifiertest.Statement{Subject: digestA, Kind: verifier.KindSignature, Signer: "alice", Logged: "x"})}, "UNTRUSTED/THRESHOLD_NOT_MET"},
+		{"atLeast: the list cut short", verifier.AtLeast{Count: 2, Of: []*verifier.Check{alice, bob}},
+			[]func(fixture){sign("alice"), listError}, "undecided/REGISTRY_THROTTLED"},
 		{"atLeast: none wanted", verifier.AtLeast{Of: []*verifier.Check{alice}}, []func(fixture){sign("alice")}, "undecided/POLICY_INVALID"},
 
 		{"every: all good", verifier.Every{Check: alice}, []func(fixture){sign("alice"),
@@ -189,6 +191,62 @@ type zeroFindings struct{ verifiertest.Verifier }
 
 func (zeroFindings) Verify(context.Context, verifier.Evidence) []verifier.Finding {
 	return []verifier.Finding{{}}
+}
+
+func TestNoFindingsAreNoProof(t *testing.T) {
+	f := newFixture(&verifier.Check{Name: "silent", Kind: verifier.KindSignature, Verifier: silent{}, Fingerprint: "s"})
+	f.store.Sign(f.subject, "alice")
+	if got := answer(f.verify(t)); got != "UNTRUSTED/FORMAT_UNSUPPORTED" {
+		t.Error(got)
+	}
+}
+
+// silent has nothing to say about any evidence.
+type silent struct{ verifiertest.Verifier }
+
+func (silent) Verify(context.Context, verifier.Evidence) []verifier.Finding { return nil }
+
+func TestASignatureWithoutASignerIsNoProof(t *testing.T) {
+	f := newFixture(&verifier.Check{Name: "nobody", Kind: verifier.KindSignature, Verifier: nobody{}, Fingerprint: "n"})
+	f.store.Sign(f.subject, "alice")
+	if got := answer(f.verify(t)); got != "undecided/INTERNAL" {
+		t.Error(got)
+	}
+}
+
+// nobody proves all but who signed.
+type nobody struct{ verifiertest.Verifier }
+
+func (nobody) Verify(_ context.Context, e verifier.Evidence) []verifier.Finding {
+	return []verifier.Finding{{
+		Claims:     verifier.Claims{SubjectDigest: e.Subject.Digest, Kind: verifier.KindSignature},
+		ValidUntil: time.Now().Add(time.Hour),
+	}}
+}
+
+func TestEverySeesWhatLiesBehindTheFirstWave(t *testing.T) {
+	f := newFixture(verifier.Every{Check: verifiertest.Check("alice", "alice")})
+	for i := range 20 {
+		f.store.Attach(f.subject, verifiertest.Statement{Subject: digestA, Kind: verifier.KindSignature, Signer: "alice", Salt: i})
+	}
+	f.store.Sign(f.subject, "mallory")
+	if got := answer(f.verify(t)); got != "UNTRUSTED/IDENTITY_NOT_TRUSTED" {
+		t.Error(got)
+	}
+}
+
+func TestTheBytesOfADecisionAreBounded(t *testing.T) {
+	f := newFixture(verifiertest.Check("alice", "alice"))
+	for i, size := range []int64{20 << 20, 20 << 20, -1, 1 << 62} {
+		candidate := f.store.Attach(f.subject, verifiertest.Statement{Reason: verifier.ReasonSignatureInvalid, Salt: i})
+		candidate.Manifest.Layers[0].Size = size
+	}
+	if got := answer(f.verify(t)); got != "undecided/LIMIT_EXCEEDED" {
+		t.Error(got)
+	}
+	if reads := f.store.Calls("fetch"); reads != 1 {
+		t.Errorf("%d blobs were read, only the first fits", reads)
+	}
 }
 
 func TestL08_AGoodSignatureBehindJunkIsFoundOrTheCapIsNamed(t *testing.T) {
@@ -257,6 +315,44 @@ func TestAFindingIsRememberedForItsLifetimeAndUndecidedNever(t *testing.T) {
 			t.Errorf("after its lifetime the finding was made anew %d times, want once more", f.store.Calls("fetch")-2)
 		}
 	})
+}
+
+func TestUndecidedFindingsAndThoseOfNoFingerprintAreMadeAnew(t *testing.T) {
+	for name, test := range map[string]struct {
+		fingerprint string
+		statement   verifiertest.Statement
+	}{
+		"undecided":      {"f", verifiertest.Statement{Reason: verifier.ReasonRevocationUnavailable, Signer: "alice"}},
+		"no fingerprint": {"", verifiertest.Statement{Subject: digestA, Kind: verifier.KindSignature, Signer: "alice"}},
+	} {
+		check := verifiertest.Check("alice", "alice")
+		check.Fingerprint = test.fingerprint
+		f := newFixture(check)
+		f.store.Attach(f.subject, test.statement)
+		_, _ = f.verify(t)
+		_, _ = f.verify(t)
+		if reads := f.store.Calls("fetch"); reads != 2 {
+			t.Errorf("%s: %d reads for two decisions", name, reads)
+		}
+	}
+}
+
+func TestL05b_ARememberedFindingServesItsOwnSubjectAndRepositoryOnly(t *testing.T) {
+	f := newFixture(verifiertest.Check("alice", "alice"))
+	statement := verifiertest.Statement{Subject: digestA, Kind: verifier.KindSignature, Signer: "alice"}
+	f.store.Attach(f.subject, statement)
+	f.store.Attach(f.store.Tag("shop.example.com/cart:other", digestB), statement)
+	f.store.Attach(f.store.Tag("shop.example.com/copy:1.4", digestA), statement)
+	for i, test := range []struct{ image, want string }{
+		{image, "TRUSTED/TRUSTED"}, {"shop.example.com/cart:other", "UNTRUSTED/SUBJECT_MISMATCH"}, {"shop.example.com/copy:1.4", "TRUSTED/TRUSTED"},
+	} {
+		if got := answer(f.chain.Verify(t.Context(), reference(t, test.image))); got != test.want {
+			t.Errorf("%s: got %s, want %s", test.image, got, test.want)
+		}
+		if reads := f.store.Calls("fetch"); reads != i+1 {
+			t.Errorf("%s: %d reads; another image's finding served", test.image, reads)
+		}
+	}
 }
 
 func TestL05_AnotherFingerprintIsAnotherFinding(t *testing.T) {

@@ -128,7 +128,7 @@ func (c *Chain) verify(ctx context.Context, subject Subject, tasks []task, fetch
 			findings[i] = []Finding{{Err: t.unread}}
 			continue
 		}
-		if known, ok := c.memory.findings.Get(findingKey(t.check, subject, t.candidate.Descriptor.Digest)); ok && t.check.Fingerprint != "" {
+		if known, ok := c.memory.findings.Get(findingKey(t.check, subject, t.candidate.Descriptor.Digest)); ok {
 			findings[i] = known
 			continue
 		}
