@@ -1,0 +1,188 @@
+package notation
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/notaryproject/notation-core-go/revocation"
+	"github.com/notaryproject/notation-core-go/revocation/crl"
+	"github.com/notaryproject/notation-core-go/revocation/purpose"
+	"github.com/notaryproject/notation-core-go/revocation/result"
+
+	"github.com/countersign-dev/countersign/internal/cache"
+	"github.com/countersign-dev/countersign/internal/flight"
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+const (
+	// chainTimeout bounds the questions about one chain, of which a certificate
+	// may name many, one asked after the other.
+	chainTimeout = 6 * time.Second
+	// ocspTimeout and crlTimeout bound one question. They are notation's own,
+	// and above an admission's deadline: what comes too late for the one that
+	// asked is there for the next.
+	ocspTimeout = 2 * time.Second
+	crlTimeout  = 5 * time.Second
+	// maxOCSPAge is how long an answer is believed, whatever it says itself: it
+	// is why one asks instead of reading a list.
+	maxOCSPAge = 10 * time.Minute
+	// maxOCSPBytes bounds an OCSP answer; with a certificate it has 2 KiB.
+	maxOCSPBytes = 20 << 10
+	// maxCRLBytes bounds a CRL. The largest of public authorities have less;
+	// one takes about ten times its size while it is read.
+	maxCRLBytes = 16 << 20
+	// defaultRevocationBytes is what CRLs and OCSP answers may take in memory.
+	defaultRevocationBytes = 64 << 20
+	// ocspShare is the part of it that OCSP answers may take.
+	ocspShare = 8
+	// crlEntryBytes is what one revoked certificate takes in memory once read.
+	crlEntryBytes = 320
+	// maxRedirects bounds those of one question.
+	maxRedirects = 3
+)
+
+// Revocation asks which certificates were revoked, and remembers. There is one
+// in a process: what it knows outlives all Verifiers and is shared by them.
+// Safe for concurrent use.
+type Revocation struct {
+	client *http.Client
+
+	crls       *cache.Cache[revocationList]
+	crlFlight  flight.Group[revocationList]
+	ocsps      *cache.Cache[ocspAnswer]
+	ocspFlight flight.Group[ocspAnswer]
+}
+
+// RevocationOptions are what a Revocation is made of.
+type RevocationOptions struct {
+	// Transport reaches CRL and OCSP servers. Certificates say where those are,
+	// so it must refuse addresses that nobody outside may have us call.
+	Transport http.RoundTripper
+	// CacheBytes bounds what is remembered; zero is 64 MiB.
+	CacheBytes int64
+}
+
+// NewRevocation makes a Revocation.
+func NewRevocation(o RevocationOptions) (*Revocation, error) {
+	if o.Transport == nil {
+		return nil, errors.New("revocation needs a transport that is safe to call what certificates name")
+	}
+	if o.CacheBytes == 0 {
+		o.CacheBytes = defaultRevocationBytes
+	}
+	return &Revocation{
+		client: &http.Client{Transport: limitedTransport{o.Transport}, CheckRedirect: fewRedirects},
+		crls:   cache.New[revocationList](o.CacheBytes - o.CacheBytes/ocspShare),
+		ocsps:  cache.New[ocspAnswer](o.CacheBytes / ocspShare),
+	}, nil
+}
+
+func fewRedirects(_ *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("more than %d redirects", maxRedirects)
+	}
+	return nil
+}
+
+// check asks about each certificate of the chain and says until when the
+// answers hold, zero for ever. signedAt, where it is authentic, lets pass what
+// was revoked for the time after it.
+func (r *Revocation) check(ctx context.Context, p purpose.Purpose, chain []*x509.Certificate, signedAt time.Time) (time.Time, *verifier.Error) {
+	ctx, cancel := context.WithTimeout(ctx, chainTimeout)
+	defer cancel()
+	q := &inquiry{revocation: r, chain: chain, questions: questionsOf(chain)}
+	validator, err := revocation.NewWithOptions(revocation.Options{
+		OCSPHTTPClient: &http.Client{Transport: q}, CRLFetcher: q, CertChainPurpose: p,
+	})
+	if err != nil {
+		return time.Time{}, unexplained(err)
+	}
+	results, err := validator.ValidateContext(ctx, revocation.ValidateContextOptions{CertChain: chain, AuthenticSigningTime: signedAt})
+	if err != nil {
+		return time.Time{}, unexplained(err)
+	}
+	return q.earliest(), revocationCause(ctx, p, chain, results)
+}
+
+// revocationCause is the answer that counts: one revoked certificate, or else
+// one of which nothing could be learnt.
+func revocationCause(ctx context.Context, p purpose.Purpose, chain []*x509.Certificate, results []*result.CertRevocationResult) *verifier.Error {
+	whose, remedy := "the signer's certificate", "Sign this digest with a certificate that is not revoked"
+	if p == purpose.Timestamping {
+		whose, remedy = "the timestamp's certificate", "Sign this digest again with a timestamp of another authority"
+	}
+	var unknown *verifier.Error
+	for i, r := range results {
+		switch r.Result {
+		case result.ResultOK, result.ResultNonRevokable:
+		case result.ResultRevoked:
+			return &verifier.Error{
+				Reason: verifier.ReasonCertificateRevoked, Message: fmt.Sprintf("%s %q is revoked", whose, nameOf(chain[i])), Remedy: remedy,
+			}
+		default:
+			if unknown != nil {
+				continue
+			}
+			server, cause := lastFailure(r)
+			unknown = &verifier.Error{
+				Reason:  verifier.ReasonRevocationUnavailable,
+				Message: fmt.Sprintf("cannot find out whether %s %q is revoked: no good answer from %s", whose, nameOf(chain[i]), server),
+				Remedy:  "Check that it answers and can be reached from here, then try again",
+				Err:     cause,
+			}
+			if ctx.Err() != nil {
+				unknown.Err = errors.Join(context.Cause(ctx), cause)
+			}
+		}
+	}
+	return unknown
+}
+
+// lastFailure says who did not answer well, and how.
+func lastFailure(r *result.CertRevocationResult) (server string, cause error) {
+	server = "its servers"
+	for _, s := range r.ServerResults {
+		if s == nil || s.Error == nil {
+			continue
+		}
+		cause = s.Error
+		if u, err := url.Parse(s.Server); err == nil && u.Host != "" {
+			server = clip(u.Host)
+		}
+	}
+	return server, cause
+}
+
+// limitedTransport bounds what is read of an answer.
+type limitedTransport struct{ next http.RoundTripper }
+
+func (t limitedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := t.next.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	response.Body = http.MaxBytesReader(nil, response.Body, maxCRLBytes)
+	return response, nil
+}
+
+// notAsked is the answer to notation-go's own questions about revocation: we
+// ask them ourselves, later.
+type notAsked struct{}
+
+func (notAsked) ValidateContext(_ context.Context, o revocation.ValidateContextOptions) ([]*result.CertRevocationResult, error) {
+	results := make([]*result.CertRevocationResult, len(o.CertChain))
+	for i := range results {
+		results[i] = &result.CertRevocationResult{Result: result.ResultNonRevokable}
+	}
+	return results, nil
+}
+
+var (
+	_ crl.Fetcher       = (*inquiry)(nil)
+	_ http.RoundTripper = (*inquiry)(nil)
+)
