@@ -1,0 +1,195 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// answer is what became of one key: a verdict, a pinned image, or why neither.
+type answer struct {
+	key string
+	// image is what was asked about, in its canonical spelling where it has one.
+	image string
+	// verdict of a key on verify; zero on mutate.
+	verdict verifier.Verdict
+	// value of a key on mutate.
+	value string
+	// undecided says why there is neither; then policy says whose images these are.
+	undecided *verifier.Error
+	policy    string
+	took      time.Duration
+}
+
+const (
+	statusUndecided = "UNDECIDED"
+	statusPinned    = "PINNED"
+	statusUnchanged = "UNCHANGED"
+	reasonNone      = "NONE"
+)
+
+// outcome names the answer for metrics and logs.
+func (a *answer) outcome() (status, reason string) {
+	switch {
+	case a.undecided != nil:
+		return statusUndecided, string(a.undecided.Reason)
+	case a.value == "":
+		return string(a.verdict.Status()), string(a.verdict.Reason())
+	case a.value == a.key:
+		return statusUnchanged, reasonNone
+	default:
+		return statusPinned, reasonNone
+	}
+}
+
+// verify judges one key.
+func (s *Server) verify(ctx context.Context, key string) answer {
+	request, err := s.requests.parse(key)
+	if err != nil {
+		image := elide(key, verifier.MaxReferenceLength)
+		return answer{key: key, image: image, verdict: verifier.Refuse(image, verifier.AsError(err))}
+	}
+	a := answer{key: key, image: request.Image.String()}
+	chain, verdict := s.options.Select(request)
+	if chain != nil {
+		a.policy = chain.Policies()
+		if verdict, err = chain.Verify(ctx, request.Image); err != nil {
+			a.undecided = verifier.AsError(err)
+			return a
+		}
+	}
+	a.verdict = verdict
+	if verdict.Status() == "" {
+		a.undecided = &verifier.Error{Reason: verifier.ReasonInternal, Message: "there is no verdict", Remedy: "Report this with the trace id"}
+	}
+	return a
+}
+
+// mutate pins one key to the digest that its tag names now. What no policy
+// verifies it leaves alone, and what it cannot read: the runtime will say so.
+// A key with brackets is left alone too. Gatekeeper sends the image as it is
+// written in the pod, so the brackets would be the pod author's, who must not
+// look into another namespace's registries by writing its name.
+func (s *Server) mutate(ctx context.Context, key string) answer {
+	unchanged := answer{key: key, value: key}
+	request, err := s.requests.parse(key)
+	if err != nil || request.Namespace != "" || request.Image.Digest != "" {
+		return unchanged
+	}
+	chain, _ := s.options.Select(request)
+	if chain == nil {
+		return unchanged
+	}
+	a := answer{key: key, image: request.Image.String(), policy: chain.Policies()}
+	subject, err := chain.Resolve(ctx, request.Image)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		a.undecided = late(err)
+	case err != nil:
+		a.undecided = verifier.AsError(err)
+	case subject.Digest == "":
+		a.undecided = &verifier.Error{Reason: verifier.ReasonInternal, Message: "there is no digest", Remedy: "Report this with the trace id"}
+	default:
+		a.value = subject.Pinned()
+	}
+	return a
+}
+
+func late(cause error) *verifier.Error {
+	return &verifier.Error{
+		Reason: verifier.ReasonTimeout, Message: "no answer within the deadline", Remedy: "Try again in a few seconds", Err: cause,
+	}
+}
+
+var errNotReached = errors.New("the deadline came before its turn")
+
+// answerOne keeps one key's trouble with that key.
+func (s *Server) answerOne(ctx context.Context, e *endpoint, key string) (a answer) {
+	start := time.Now()
+	defer func() {
+		if p := recover(); p != nil {
+			s.metrics.panics.Inc()
+			a = answer{key: key, undecided: &verifier.Error{
+				Reason: verifier.ReasonInternal, Message: "answering crashed", Remedy: "Report this with the trace id",
+				Err: fmt.Errorf("panic: %v: %s", p, debug.Stack()),
+			}}
+		}
+		a.took = time.Since(start)
+	}()
+	// A key that is not even tried must not look as if its registry were slow.
+	if ctx.Err() != nil {
+		return answer{key: key, undecided: late(errNotReached)}
+	}
+	return e.answer(ctx, key)
+}
+
+const (
+	// maxParallel is how many keys of a request are asked about at once: a
+	// batch of 50 takes as long as one image, and what is cold waits for a
+	// registry, not for us.
+	maxParallel = 64
+	// grace is how long after the deadline the answers of those keys are
+	// gathered that were told to stop; it is in our margin to Gatekeeper's own.
+	grace = 50 * time.Millisecond
+)
+
+// answerAll answers every key, in the keys' order, by shortly after ctx's end.
+// What is not done by then is undecided, and its work nobody waits for.
+func (s *Server) answerAll(ctx context.Context, e *endpoint, keys []string) []answer {
+	if len(keys) == 1 {
+		return []answer{s.answerOne(ctx, e, keys[0])}
+	}
+	answers := make([]answer, len(keys))
+	pending := late(errNotReached)
+	for i, key := range keys {
+		answers[i] = answer{key: key, undecided: pending}
+	}
+	type numbered struct {
+		i int
+		answer
+	}
+	done := make(chan numbered, len(keys)) // has room for all: nobody waits for the collector
+	var next atomic.Int64
+	for range min(len(keys), maxParallel) {
+		go func() {
+			for i := int(next.Add(1)) - 1; i < len(keys); i = int(next.Add(1)) - 1 {
+				done <- numbered{i, s.answerOne(ctx, e, keys[i])}
+			}
+		}()
+	}
+	stop := ctx.Done()
+	var end <-chan time.Time
+	for left := len(keys); left > 0; {
+		select {
+		case n := <-done:
+			answers[n.i] = n.answer
+			left--
+		case <-stop:
+			stop, end = nil, time.After(grace)
+		case <-end:
+			return answers
+		}
+	}
+	return answers
+}
+
+// distinct drops the keys that were there before: one item answers them all.
+func distinct(keys []string) []string {
+	if len(keys) == 1 {
+		return keys
+	}
+	seen := make(map[string]struct{}, len(keys))
+	list := keys[:0]
+	for _, key := range keys {
+		if _, again := seen[key]; !again {
+			seen[key] = struct{}{}
+			list = append(list, key)
+		}
+	}
+	return list
+}

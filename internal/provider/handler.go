@@ -1,0 +1,122 @@
+package provider
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// maxPooled is the largest buffer that is kept for the next answer.
+const maxPooled = 64 << 10
+
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// ServeHTTP answers one request: parse, ask, write. Whatever happens the
+// answer is a ProviderResponse that admits nothing it should not.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	e, known := s.endpoints[r.URL.Path]
+	name := endpointNone
+	if known {
+		name = e.name
+	}
+	s.metrics.inFlight.Add(1, name)
+	defer s.metrics.inFlight.Add(-1, name)
+	header := w.Header()
+	header["Content-Type"] = []string{"application/json"}
+	if s.draining.Load() {
+		header["Connection"] = []string{"close"}
+	}
+
+	buffer := buffers.Get().(*[]byte)
+	body := (*buffer)[:0]
+	trace := s.newTrace()
+	status, outcome := http.StatusOK, outcomeAnswered
+	var err error
+	if known {
+		body, err = s.handle(w, r, e, body, start, trace)
+	} else {
+		err = &requestError{http.StatusNotFound, outcomeMalformed, "bad request: there is no such path; ask /v1/verify or /v1/mutate"}
+	}
+	if err != nil {
+		failure := failureOf(err)
+		status, outcome = failure.status, failure.outcome
+		body = appendFailure(body[:0], failure.text)
+		s.logFailure(r, failure, trace)
+	}
+	header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that left reads no error
+	if cap(body) <= maxPooled {
+		*buffer = body
+		buffers.Put(buffer)
+	}
+	s.metrics.requests.Inc(name, outcome)
+	s.metrics.requestSeconds.Observe(time.Since(start).Seconds(), name)
+}
+
+// handle appends the answer to a request, or says why there is none. A panic
+// is an error of this request only.
+func (s *Server) handle(w http.ResponseWriter, r *http.Request, e *endpoint, b []byte, start time.Time, trace string) (_ []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.metrics.panics.Inc()
+			err = &requestError{http.StatusInternalServerError, outcomePanic, "INTERNAL: answering crashed. Report this with the trace id " + trace}
+			s.log.LogAttrs(r.Context(), slog.LevelError, "request crashed",
+				slog.String("traceID", trace), slog.String("error", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		return b, &requestError{http.StatusMethodNotAllowed, outcomeMalformed, "bad request: ask with POST"}
+	}
+	size := min(max(r.ContentLength, 0), maxBody)
+	if r.ContentLength < 0 {
+		size = maxBody
+	}
+	defer s.bodies.Add(-size)
+	if s.bodies.Add(size) > maxBodies {
+		return b, &requestError{http.StatusServiceUnavailable, outcomeOverloaded, "LIMIT_EXCEEDED: too many requests at once. Try again in a few seconds"}
+	}
+	body, err := readBody(w, r)
+	if err != nil {
+		return b, err
+	}
+	keys, err := parseRequest(body)
+	if err != nil {
+		return b, err
+	}
+	ctx, cancel := context.WithDeadline(r.Context(), start.Add(e.timeout))
+	defer cancel()
+	answers := s.answerAll(ctx, e, distinct(keys))
+	now := time.Now()
+	for i := range answers {
+		s.observe(r.Context(), e, &answers[i], now, trace)
+	}
+	return e.write(b, answers, now, trace), nil
+}
+
+func failureOf(err error) *requestError {
+	var failure *requestError
+	if errors.As(err, &failure) {
+		return failure
+	}
+	return &requestError{http.StatusInternalServerError, outcomePanic, "INTERNAL: an unexpected error"}
+}
+
+// newTrace makes a trace id as W3C Trace Context has it: 16 bytes in hex.
+func (s *Server) newTrace() string {
+	var id [16]byte
+	if _, err := io.ReadFull(s.options.Random, id[:]); err != nil {
+		return "00000000000000000000000000000000" // no id is worth a denial
+	}
+	return hex.EncodeToString(id[:])
+}

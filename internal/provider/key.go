@@ -1,0 +1,109 @@
+package provider
+
+import (
+	"strings"
+
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+const (
+	// maxKeyLength bounds one key: a reference of at most 1,024 bytes, a
+	// namespace, a ServiceAccount, and the names of ten pull secrets.
+	maxKeyLength = 4 << 10
+	// maxLabel and maxSubdomain are Kubernetes' bounds for names (RFC 1123).
+	maxLabel, maxSubdomain = 63, 253
+)
+
+// ParseKey reads what Gatekeeper asks about:
+//
+//	image
+//	[namespace]image
+//	[namespace;sa=name;secrets=a,b]image
+//
+// A colon inside the brackets means that they are the image's own, around an
+// IPv6 host. The error is a *verifier.Error with ReasonReferenceInvalid.
+func ParseKey(key string) (verifier.Request, error) {
+	if len(key) > maxKeyLength {
+		return verifier.Request{}, invalidKey("the key is longer than 4096 bytes")
+	}
+	var request verifier.Request
+	image := key
+	if opened, bracket := strings.CutPrefix(key, "["); bracket {
+		scope, rest, closed := strings.Cut(opened, "]")
+		if !closed {
+			return verifier.Request{}, invalidKey("the key's bracket is not closed")
+		}
+		if !strings.Contains(scope, ":") {
+			image = rest
+			if problem := readScope(&request, scope); problem != "" {
+				return verifier.Request{}, invalidKey(problem)
+			}
+		}
+	}
+	var err error
+	if request.Image, err = verifier.ParseReference(image); err != nil {
+		return verifier.Request{}, err
+	}
+	return request, nil
+}
+
+// readScope reads what is inside the brackets, and says what is wrong with it.
+func readScope(request *verifier.Request, scope string) (problem string) {
+	namespace, fields, more := strings.Cut(scope, ";")
+	if !isLabel(namespace) {
+		return "the key's namespace is not the name of one"
+	}
+	request.Namespace = namespace
+	for more {
+		var field string
+		field, fields, more = strings.Cut(fields, ";")
+		name, value, _ := strings.Cut(field, "=")
+		switch {
+		case name == "sa" && request.ServiceAccount == "" && isSubdomain(value):
+			request.ServiceAccount = value
+		case name == "secrets" && request.PullSecrets == nil:
+			request.PullSecrets = strings.Split(value, ",")
+			for _, secret := range request.PullSecrets {
+				if !isSubdomain(secret) {
+					return "the key's secrets are not names of Secrets"
+				}
+			}
+		default:
+			return "the key has a field that is unknown, repeated or malformed"
+		}
+	}
+	return ""
+}
+
+func invalidKey(problem string) *verifier.Error {
+	return &verifier.Error{
+		Reason: verifier.ReasonReferenceInvalid, Message: problem,
+		Remedy: "Write it as image, [namespace]image or [namespace;sa=name;secrets=a,b]image",
+	}
+}
+
+// isLabel reports whether s is a DNS label as RFC 1123 and Kubernetes have it.
+func isLabel(s string) bool {
+	if s == "" || len(s) > maxLabel || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// isSubdomain reports whether s is a DNS subdomain: labels with dots between.
+func isSubdomain(s string) bool {
+	if len(s) > maxSubdomain {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if !isLabel(label) {
+			return false
+		}
+	}
+	return true
+}
