@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-logr/logr"
 	externaldatav1 "github.com/open-policy-agent/frameworks/constraint/pkg/apis/externaldata/unversioned"
 	constraintclient "github.com/open-policy-agent/frameworks/constraint/pkg/client"
 	"github.com/open-policy-agent/frameworks/constraint/pkg/client/drivers/rego"
@@ -21,6 +22,7 @@ import (
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/target"
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/util"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
+	logf "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // errReplaced says that a newer Engine took over the process.
@@ -51,6 +53,7 @@ type Engine struct {
 
 // New wires an Engine. It runs until ctx is done.
 func New(ctx context.Context, config Config) (*Engine, error) {
+	logf.SetLogger(logr.Discard()) // Gatekeeper's and the watcher's; errors come back as values
 	watcher, err := certwatcher.New(config.CertFile, config.KeyFile)
 	if err != nil {
 		return nil, fmt.Errorf("client certificate: %w", err)

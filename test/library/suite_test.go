@@ -5,6 +5,7 @@ package library
 
 import (
 	"context"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,17 @@ const (
 	// providerTimeout is in seconds; nothing here takes one.
 	providerTimeout = 5
 )
+
+// rapidChecks is how many examples a property is tried on: a few seconds' worth.
+const rapidChecks = "400"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("rapid.checks", rapidChecks); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // suite is an engine with the providers that the library's samples name, all of
 // them one fake.
@@ -59,32 +71,45 @@ func (s *suite) apply(t *testing.T, path ...string) {
 	must(t, s.engine.ApplyFile(t.Context(), file(path...)))
 }
 
-// applyTemplate applies the template of trusted-images, and once more as a kind
-// without a schema.
+// applyTemplate applies the template of trusted-images, or a changed one.
 func (s *suite) applyTemplate(ctx context.Context, source string) error {
-	bare := strings.NewReplacer(strings.ToLower(kind), strings.ToLower(bareKind), kind, bareKind).Replace(source)
-	for _, source := range []string{source, bare} {
-		objects, err := engine.ParseObjects([]byte(source))
-		if err != nil {
-			return err
-		}
-		for _, object := range objects {
-			if source == bare {
-				unstructured.RemoveNestedField(object.Object, "spec", "crd", "spec", "validation", "openAPIV3Schema", "properties")
-				if err := unstructured.SetNestedField(object.Object, true, "spec", "crd", "spec", "validation", "openAPIV3Schema", "x-kubernetes-preserve-unknown-fields"); err != nil {
-					return err
-				}
-			}
-			if err := s.engine.Apply(ctx, object); err != nil {
-				return err
-			}
-		}
+	objects, err := engine.ParseObjects([]byte(source))
+	if err != nil {
+		return err
 	}
-	return nil
+	return s.engine.Apply(ctx, objects...)
+}
+
+// applyBare applies the rules of the template as a kind of their own, without the
+// schema.
+func (s *suite) applyBare(ctx context.Context, source string) error {
+	source = strings.NewReplacer(strings.ToLower(kind), strings.ToLower(bareKind), kind, bareKind).Replace(source)
+	objects, err := engine.ParseObjects([]byte(source))
+	if err != nil {
+		return err
+	}
+	schema := []string{"spec", "crd", "spec", "validation", "openAPIV3Schema"}
+	anything := map[string]any{"type": "object", "x-kubernetes-preserve-unknown-fields": true}
+	if err := unstructured.SetNestedMap(objects[0].Object, anything, schema...); err != nil {
+		return err
+	}
+	return s.engine.Apply(ctx, objects...)
 }
 
 // file is a path in the library.
 func file(path ...string) string { return filepath.Join(append([]string{libraryDir}, path...)...) }
+
+// withTemplate is a suite with the template of trusted-images, with its schema
+// and bare, and the cases by name.
+func withTemplate(t *testing.T) (*suite, map[string]Case) {
+	t.Helper()
+	s := newSuite(t, 0)
+	must(t, s.applyTemplate(t.Context(), read(t, "trusted-images", "template.yaml")))
+	must(t, s.applyBare(t.Context(), read(t, "trusted-images", "template.yaml")))
+	cases, err := readCases(file("trusted-images", "cases"))
+	must(t, err)
+	return s, cases
+}
 
 // read is the content of a file of the library.
 func read(t *testing.T, path ...string) string {
