@@ -1,6 +1,7 @@
 package notation
 
 import (
+	"bytes"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -127,12 +128,26 @@ func (j *judgement) notAnchored(cause error) *verifier.Error {
 	if e := emptyStore(stores, cause); e != nil {
 		return e
 	}
-	return &verifier.Error{
-		Reason:  verifier.ReasonCertificateNotTrusted,
-		Message: fmt.Sprintf("signed by %q under %q, not in %s", nameOf(j.signer.CertificateChain[0]), nameOf(root), holdings(stores)),
-		Remedy:  "Add its root to a trust store if you trust it",
-		Err:     cause,
+	message := fmt.Sprintf("signed by %q under the root %q, not in %s", briefly(j.signer.CertificateChain[0]), briefly(root), holdings(stores))
+	if namesake(root, stores) {
+		message = fmt.Sprintf("signed by %q under the root %q, which only has the name of one in %s", briefly(j.signer.CertificateChain[0]), briefly(root), namesOf(stores))
 	}
+	return &verifier.Error{
+		Reason: verifier.ReasonCertificateNotTrusted, Message: message, Remedy: "Add its root to a trust store if you trust it", Err: cause,
+	}
+}
+
+// namesake reports whether a trusted certificate has the same subject: a
+// renewed root, or a forged one.
+func namesake(root *x509.Certificate, stores []TrustStore) bool {
+	for _, store := range stores {
+		for _, trusted := range store.Certificates {
+			if bytes.Equal(trusted.RawSubject, root.RawSubject) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // emptyStore is the error for a store without certificates. It might have held
@@ -153,19 +168,26 @@ func emptyStore(stores []TrustStore, cause error) *verifier.Error {
 
 // holdings lists what stores hold, as far as a line has room.
 func holdings(stores []TrustStore) string {
-	var parts []string
+	var held []string
 	for _, store := range stores {
-		part := "trust store " + store.String()
-		if n := len(store.Certificates); n > 0 {
-			part += fmt.Sprintf(" (%q", nameOf(store.Certificates[0]))
-			if n > 1 {
-				part += fmt.Sprintf(" and %d more", n-1)
-			}
-			part += ")"
+		for _, c := range store.Certificates {
+			held = append(held, fmt.Sprintf("%q", briefly(c)))
 		}
-		parts = append(parts, part)
 	}
-	return strings.Join(parts, " or ")
+	const shown = 2
+	more := ""
+	if len(held) > shown {
+		held, more = held[:shown], fmt.Sprintf(" and %d more", len(held)-shown)
+	}
+	return fmt.Sprintf("%s (%s%s)", namesOf(stores), strings.Join(held, ", "), more)
+}
+
+func namesOf(stores []TrustStore) string {
+	names := make([]string, len(stores))
+	for i, store := range stores {
+		names[i] = store.String()
+	}
+	return "trust store " + strings.Join(names, ", ")
 }
 
 func (j *judgement) notTrustedIdentity(cause error) *verifier.Error {

@@ -172,6 +172,8 @@ func samePayload(payload []byte, target ocispec.Descriptor) *verifier.Error {
 	}
 	signed := p.TargetArtifact
 	switch {
+	case signed.Digest == "":
+		return unsupported("what is signed names no image")
 	case signed.Digest != target.Digest:
 		return &verifier.Error{
 			Reason: verifier.ReasonSubjectMismatch, Message: "the signature is for another image, " + shorten(signed.Digest), Remedy: remedySign,

@@ -122,7 +122,7 @@ func revocationCause(ctx context.Context, p purpose.Purpose, chain []*x509.Certi
 		case result.ResultOK, result.ResultNonRevokable:
 		case result.ResultRevoked:
 			return &verifier.Error{
-				Reason: verifier.ReasonCertificateRevoked, Message: fmt.Sprintf("%s %q is revoked", whose, nameOf(chain[i])), Remedy: remedy,
+				Reason: verifier.ReasonCertificateRevoked, Message: fmt.Sprintf("%s %q is revoked", whose, briefly(chain[i])), Remedy: remedy,
 			}
 		default:
 			if unknown != nil {
@@ -131,7 +131,7 @@ func revocationCause(ctx context.Context, p purpose.Purpose, chain []*x509.Certi
 			server, cause := lastFailure(r)
 			unknown = &verifier.Error{
 				Reason:  verifier.ReasonRevocationUnavailable,
-				Message: fmt.Sprintf("cannot find out whether %s %q is revoked: no good answer from %s", whose, nameOf(chain[i]), server),
+				Message: fmt.Sprintf("%s gave no good answer on whether %s %q is revoked", server, whose, briefly(chain[i])),
 				Remedy:  "Check that it answers and can be reached from here, then try again",
 				Err:     cause,
 			}
@@ -145,7 +145,7 @@ func revocationCause(ctx context.Context, p purpose.Purpose, chain []*x509.Certi
 
 // lastFailure says who did not answer well, and how.
 func lastFailure(r *result.CertRevocationResult) (server string, cause error) {
-	server = "its servers"
+	server = "the authority"
 	for _, s := range r.ServerResults {
 		if s == nil || s.Error == nil {
 			continue

@@ -134,7 +134,7 @@ func verifyToken(token *tspclient.SignedToken, at time.Time, stores []TrustStore
 func authorityOf(token *tspclient.SignedToken) string {
 	for i := range token.SignerInfos {
 		if c, err := token.SigningCertificate(&token.SignerInfos[i]); err == nil {
-			return fmt.Sprintf("%q of %q", nameOf(c), clip(c.Issuer.String()))
+			return fmt.Sprintf("%q of %q", briefly(c), clip("CN="+c.Issuer.CommonName))
 		}
 	}
 	return "nobody it names"
@@ -151,24 +151,21 @@ func badTimestamp(message string, cause error) *verifier.Error {
 // earliest to latest.
 func outsideValidity(chain []*x509.Certificate, earliest, latest time.Time, when string) *verifier.Error {
 	for _, c := range chain {
-		var fault string
+		fault, remedy := "", "Sign this digest with a certificate that is valid, and with a timestamp so that it stays so"
 		switch {
 		case earliest.Before(c.NotBefore):
 			fault = "is not valid before " + day(c.NotBefore)
+			remedy = "Check the clocks of signer and verifier, or sign with a certificate that is valid"
 		case latest.After(c.NotAfter):
 			fault = "expired on " + day(c.NotAfter)
 		default:
 			continue
 		}
-		e := &verifier.Error{
-			Reason:  verifier.ReasonCertificateExpired,
-			Message: fmt.Sprintf("the signer's certificate %q %s", nameOf(c), fault),
-			Remedy:  "Sign this digest with a certificate that is valid, and with a timestamp so that it stays so",
-		}
+		message := fmt.Sprintf("the signer's certificate %q %s", briefly(c), fault)
 		if when != "" {
-			e.Message = fmt.Sprintf("the signer's certificate %q was not valid %s: it %s", nameOf(c), when, fault)
+			message = fmt.Sprintf("the signer's certificate %q was not valid %s: it %s", briefly(c), when, fault)
 		}
-		return e
+		return &verifier.Error{Reason: verifier.ReasonCertificateExpired, Message: message, Remedy: remedy}
 	}
 	return nil
 }

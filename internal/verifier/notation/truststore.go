@@ -119,6 +119,15 @@ func (s trustStores) GetCertificates(_ context.Context, t truststore.Type, name 
 // nameOf is a certificate's subject for people.
 func nameOf(c *x509.Certificate) string { return clip(c.Subject.String()) }
 
+// briefly names a certificate by its common name where it has one: a denial
+// has one line.
+func briefly(c *x509.Certificate) string {
+	if c.Subject.CommonName == "" {
+		return nameOf(c)
+	}
+	return clip("CN=" + c.Subject.CommonName)
+}
+
 // clip keeps a text of a stranger's length readable.
 func clip(s string) string {
 	const limit = 160 // a subject with all usual parts has about 100
