@@ -24,6 +24,7 @@ type answer struct {
 	undecided *verifier.Error
 	policy    string
 	took      time.Duration
+	fresh     bool // no repeat of what was logged a short while ago
 }
 
 const (

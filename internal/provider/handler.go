@@ -17,6 +17,8 @@ import (
 // maxPooled is the largest buffer that is kept for the next answer.
 const maxPooled = 64 << 10
 
+var errNoSuchPath = &requestError{http.StatusNotFound, outcomeMalformed, "bad request: there is no such path; ask /v1/verify or /v1/mutate"}
+
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // ServeHTTP answers one request: parse, ask, write. Whatever happens the
@@ -40,11 +42,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body := (*buffer)[:0]
 	trace := s.newTrace()
 	status, outcome := http.StatusOK, outcomeAnswered
-	var err error
+	var answers []answer
+	var err error = errNoSuchPath
 	if known {
-		body, err = s.handle(w, r, e, body, start, trace)
-	} else {
-		err = &requestError{http.StatusNotFound, outcomeMalformed, "bad request: there is no such path; ask /v1/verify or /v1/mutate"}
+		body, answers, err = s.handle(w, r, e, body, start, trace)
 	}
 	if err != nil {
 		failure := failureOf(err)
@@ -55,6 +56,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that left reads no error
+	if s.fresh(r.Context(), e, answers, start) {
+		_ = http.NewResponseController(w).Flush() // Gatekeeper does not wait for our log
+		s.logAnswers(r.Context(), e, answers, trace)
+	}
 	if cap(body) <= maxPooled {
 		*buffer = body
 		buffers.Put(buffer)
@@ -65,7 +70,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // handle appends the answer to a request, or says why there is none. A panic
 // is an error of this request only.
-func (s *Server) handle(w http.ResponseWriter, r *http.Request, e *endpoint, b []byte, start time.Time, trace string) (_ []byte, err error) {
+func (s *Server) handle(w http.ResponseWriter, r *http.Request, e *endpoint, b []byte, start time.Time, trace string) (_ []byte, _ []answer, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.metrics.panics.Inc()
@@ -76,7 +81,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, e *endpoint, b [
 	}()
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return b, &requestError{http.StatusMethodNotAllowed, outcomeMalformed, "bad request: ask with POST"}
+		return b, nil, &requestError{http.StatusMethodNotAllowed, outcomeMalformed, "bad request: ask with POST"}
 	}
 	size := min(max(r.ContentLength, 0), maxBody)
 	if r.ContentLength < 0 {
@@ -84,24 +89,20 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, e *endpoint, b [
 	}
 	defer s.bodies.Add(-size)
 	if s.bodies.Add(size) > maxBodies {
-		return b, &requestError{http.StatusServiceUnavailable, outcomeOverloaded, "LIMIT_EXCEEDED: too many requests at once. Try again in a few seconds"}
+		return b, nil, &requestError{http.StatusServiceUnavailable, outcomeOverloaded, "LIMIT_EXCEEDED: too many requests at once. Try again in a few seconds"}
 	}
 	body, err := readBody(w, r)
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
 	keys, err := parseRequest(body)
 	if err != nil {
-		return b, err
+		return b, nil, err
 	}
 	ctx, cancel := context.WithDeadline(r.Context(), start.Add(e.timeout))
 	defer cancel()
 	answers := s.answerAll(ctx, e, distinct(keys))
-	now := time.Now()
-	for i := range answers {
-		s.observe(r.Context(), e, &answers[i], now, trace)
-	}
-	return e.write(b, answers, now, trace), nil
+	return e.write(b, answers, time.Now(), trace), answers, nil
 }
 
 func failureOf(err error) *requestError {

@@ -84,36 +84,52 @@ var reasons = []verifier.Reason{
 	verifier.ReasonLimitExceeded, verifier.ReasonTimeout, verifier.ReasonInternal,
 }
 
-// observe counts and logs one answer: fresh ones at info, repeats at debug.
-func (s *Server) observe(ctx context.Context, e *endpoint, a *answer, now time.Time, trace string) {
-	status, reason := a.outcome()
-	s.metrics.keys.Inc(e.name, status, reason)
-	s.metrics.keySeconds.Observe(a.took.Seconds(), e.name)
-	level := slog.LevelDebug
-	if status != statusUnchanged && s.repeats.first(now, e.name, a.key, status, reason, string(a.verdict.Digest()), a.value) {
-		level = slog.LevelInfo
-		if a.undecided != nil {
+// fresh counts the answers, and reports whether there are any to log: those
+// that are no repeats, or all where repeats are logged too.
+func (s *Server) fresh(ctx context.Context, e *endpoint, answers []answer, now time.Time) bool {
+	log := len(answers) > 0 && s.log.Enabled(ctx, slog.LevelDebug)
+	for i := range answers {
+		a := &answers[i]
+		status, reason := a.outcome()
+		s.metrics.keys.Inc(e.name, status, reason)
+		s.metrics.keySeconds.Observe(a.took.Seconds(), e.name)
+		a.fresh = status != statusUnchanged && s.repeats.first(now, e.name, a.key, status, reason, string(a.verdict.Digest()), a.value)
+		log = log || a.fresh
+	}
+	return log
+}
+
+// logAnswers logs what is fresh at info, and undecided at warn; repeats at debug.
+func (s *Server) logAnswers(ctx context.Context, e *endpoint, answers []answer, trace string) {
+	for i := range answers {
+		a := &answers[i]
+		level := slog.LevelDebug
+		switch {
+		case a.fresh && a.undecided != nil:
 			level = slog.LevelWarn
+		case a.fresh:
+			level = slog.LevelInfo
 		}
-	}
-	if !s.log.Enabled(ctx, level) {
-		return
-	}
-	attrs := make([]slog.Attr, 0, 10)
-	attrs = append(attrs,
-		slog.String("traceID", trace), slog.String("endpoint", e.name), slog.String("key", elide(a.key, maxText)),
-		slog.String("status", status), slog.String("reason", reason), slog.Float64("seconds", a.took.Seconds()))
-	switch {
-	case a.undecided != nil:
-		attrs = append(attrs, slog.String("policy", a.policy), slog.Any("error", a.undecided))
-		s.log.LogAttrs(ctx, level, "undecided", attrs...)
-	case a.value != "":
-		attrs = append(attrs, slog.String("policy", a.policy), slog.String("value", elide(a.value, maxText)))
-		s.log.LogAttrs(ctx, level, "mutated", attrs...)
-	default:
-		attrs = append(attrs, slog.String("policy", a.verdict.Policy()),
-			slog.String("digest", string(a.verdict.Digest())), slog.String("message", a.verdict.Message()))
-		s.log.LogAttrs(ctx, level, "decided", attrs...)
+		if !s.log.Enabled(ctx, level) {
+			continue
+		}
+		status, reason := a.outcome()
+		attrs := make([]slog.Attr, 0, 10)
+		attrs = append(attrs,
+			slog.String("traceID", trace), slog.String("endpoint", e.name), slog.String("key", elide(a.key, maxText)),
+			slog.String("status", status), slog.String("reason", reason), slog.Float64("seconds", a.took.Seconds()))
+		switch {
+		case a.undecided != nil:
+			attrs = append(attrs, slog.String("policy", a.policy), slog.Any("error", a.undecided))
+			s.log.LogAttrs(ctx, level, "undecided", attrs...)
+		case a.value != "":
+			attrs = append(attrs, slog.String("policy", a.policy), slog.String("value", elide(a.value, maxText)))
+			s.log.LogAttrs(ctx, level, "mutated", attrs...)
+		default:
+			attrs = append(attrs, slog.String("policy", a.verdict.Policy()),
+				slog.String("digest", string(a.verdict.Digest())), slog.String("message", a.verdict.Message()))
+			s.log.LogAttrs(ctx, level, "decided", attrs...)
+		}
 	}
 }
 
