@@ -3,6 +3,7 @@ package verifier
 import (
 	"context"
 	"errors"
+	"iter"
 	"strings"
 	"time"
 
@@ -117,6 +118,16 @@ func (c *Chain) Examine(ctx context.Context, ref Reference) (Verdict, error) {
 		return Verdict{}, d.undecided
 	}
 	return d.verdict, nil
+}
+
+// Discover gives all that is attached to the image, of whatever type, unread
+// and unproved, as Store.Candidates does. The error is an *Undecided.
+func (c *Chain) Discover(ctx context.Context, ref Reference) (Subject, iter.Seq2[Candidate, error], error) {
+	subject, err := c.Resolve(ctx, ref)
+	if err != nil {
+		return Subject{}, nil, err
+	}
+	return subject, c.store.Candidates(ctx, subject, Wanted{ArtifactTypes: []string{AnyArtifactType}, TagSuffixes: c.wanted.TagSuffixes}), nil
 }
 
 // interrupted explains why no decision was there in time.

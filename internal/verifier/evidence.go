@@ -31,9 +31,12 @@ type Candidate struct {
 	Source       Source
 }
 
+// AnyArtifactType, as the only one of Wanted, asks for all referrers.
+const AnyArtifactType = "*"
+
 // Wanted says what a Verifier wants to be shown.
 type Wanted struct {
-	// ArtifactTypes of referrers.
+	// ArtifactTypes of referrers; none: no referrers.
 	ArtifactTypes []string
 	// TagSuffixes of tags made from the subject's digest, ".sig" for sha256-….sig.
 	TagSuffixes []string

@@ -97,8 +97,8 @@ func (o Options) policy() (*trustpolicy.Document, error) {
 	}
 	if err := document.Validate(); err != nil {
 		// notation-go names the statement; ours is none that the user wrote.
-		text := strings.TrimPrefix(err.Error(), "trust policy: ")
-		return nil, errors.New(strings.TrimPrefix(text, fmt.Sprintf("trust policy statement %q ", plainStatement)))
+		return nil, errors.New(strings.Replace(strings.TrimPrefix(err.Error(), "trust policy: "),
+			fmt.Sprintf("trust policy statement %q", plainStatement), "the policy", 1))
 	}
 	return document, nil
 }
@@ -125,12 +125,16 @@ func (o Options) plainPolicy() (*trustpolicy.Document, error) {
 	for _, store := range o.TrustStores {
 		s.TrustStores = append(s.TrustStores, store.String())
 	}
+	slices.Sort(s.TrustStores)
 	return &trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{s}}, nil
 }
 
 // checkStatement refuses what notation-go accepts and then never trusts, and
-// says what it refuses in fewer words.
+// the usual mistakes in words that name the field and what may be there.
 func checkStatement(s trustpolicy.TrustPolicy) error {
+	if err := checkVerification(s.SignatureVerification); err != nil {
+		return err
+	}
 	if s.SignatureVerification.VerificationLevel == trustpolicy.LevelSkip.Name {
 		return nil
 	}
@@ -156,6 +160,49 @@ func checkStatement(s trustpolicy.TrustPolicy) error {
 		if !strings.HasPrefix(identity, "x509.subject:") {
 			return fmt.Errorf(`trustedIdentities[%d]: %q can match nobody; write "x509.subject: C=…,ST=…,O=…" or "*"`, i, clip(identity))
 		}
+		if !usableIdentity(identity) {
+			return fmt.Errorf("trustedIdentities[%d]: %q is no distinguished name (RFC 4514) with C, ST and O, each once", i, clip(identity))
+		}
+	}
+	return nil
+}
+
+// usableIdentity asks notation-go about one identity alone; it keeps its parser
+// of distinguished names to itself.
+func usableIdentity(identity string) bool {
+	return (&trustpolicy.Document{Version: "1.0", TrustPolicies: []trustpolicy.TrustPolicy{{
+		Name: plainStatement, RegistryScopes: []string{"*"}, TrustStores: []string{"ca:any"}, TrustedIdentities: []string{identity},
+		SignatureVerification: trustpolicy.SignatureVerification{VerificationLevel: trustpolicy.LevelStrict.Name},
+	}}}).Validate() == nil
+}
+
+func checkVerification(v trustpolicy.SignatureVerification) error {
+	switch v.VerificationLevel {
+	case trustpolicy.LevelStrict.Name, trustpolicy.LevelPermissive.Name, trustpolicy.LevelAudit.Name, trustpolicy.LevelSkip.Name:
+	default:
+		return fmt.Errorf("level: %q is not one of strict, permissive, audit", clip(v.VerificationLevel))
+	}
+	switch v.VerifyTimestamp {
+	case "", trustpolicy.OptionAlways, trustpolicy.OptionAfterCertExpiry:
+	default:
+		return fmt.Errorf("verifyTimestamp: %q is not one of always, afterCertExpiry", clip(string(v.VerifyTimestamp)))
+	}
+	for _, validation := range slices.Sorted(maps.Keys(v.Override)) {
+		action := v.Override[validation]
+		switch validation {
+		case trustpolicy.TypeAuthenticity, trustpolicy.TypeAuthenticTimestamp, trustpolicy.TypeExpiry, trustpolicy.TypeRevocation:
+		default:
+			return fmt.Errorf("override: %q is not one of authenticity, authenticTimestamp, expiry, revocation", clip(string(validation)))
+		}
+		switch action {
+		case trustpolicy.ActionEnforce, trustpolicy.ActionLog:
+		case trustpolicy.ActionSkip:
+			if validation != trustpolicy.TypeRevocation {
+				return fmt.Errorf("override.%s: only revocation can be skipped; enforce or log", validation)
+			}
+		default:
+			return fmt.Errorf("override.%s: %q is not one of enforce, log, skip", validation, clip(string(action)))
+		}
 	}
 	return nil
 }
@@ -176,7 +223,7 @@ func compile(s trustpolicy.TrustPolicy, stores trustStores) (*statement, error) 
 	if compiled.skip {
 		return compiled, nil
 	}
-	for _, name := range slices.Compact(slices.Clone(s.TrustStores)) {
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(s.TrustStores))) {
 		store, ok := stores[name]
 		if !ok {
 			return nil, fmt.Errorf("it names the trust store %q, which is not configured; configured are: %s",

@@ -90,7 +90,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	for range blocks {
 		var block *pem.Block
 		if block, data = pem.Decode(data); block == nil {
-			return nil, fmt.Errorf("certificates: PEM block %d of %d is damaged", len(certificates)+1, blocks)
+			return nil, fmt.Errorf("certificates: only %d of %d PEM blocks can be read; mend the others or take them out", len(certificates), blocks)
 		}
 		if strings.HasSuffix(block.Type, "PRIVATE KEY") {
 			return nil, errors.New("certificates: this holds a private key; a verifier needs none, take it out and consider it disclosed")

@@ -164,7 +164,7 @@ func (s *Store) Candidates(ctx context.Context, subject verifier.Subject, wanted
 		pairs := slices.Clone(s.candidates[subject.Reference.Name()+"@"+subject.Digest.String()])
 		s.mu.Unlock()
 		for _, p := range pairs {
-			if p.err == nil && !slices.Contains(wanted.ArtifactTypes, p.candidate.ArtifactType) {
+			if p.err == nil && !slices.Contains(wanted.ArtifactTypes, p.candidate.ArtifactType) && !slices.Contains(wanted.ArtifactTypes, verifier.AnyArtifactType) {
 				continue
 			}
 			if !yield(p.candidate, p.err) {
