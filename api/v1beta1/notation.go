@@ -97,23 +97,35 @@ type VerificationOverride struct {
 	AuthenticTimestamp ValidationAction `json:"authenticTimestamp,omitempty"`
 	// Expiry is that the signature has not run out.
 	Expiry ValidationAction `json:"expiry,omitempty"`
-	// Revocation is that no certificate of the chain was revoked.
-	Revocation ValidationAction `json:"revocation,omitempty"`
+	// Revocation is that no certificate of the chain was revoked. It is the only
+	// one that can be skipped.
+	Revocation RevocationAction `json:"revocation,omitempty"`
 }
 
-// ValidationAction is what happens when a validation fails.
+// ValidationAction is what happens when a validation fails: enforce refuses the
+// signature, log admits the image as EXEMPT and says why.
 type ValidationAction string
 
 // The values of ValidationAction.
 const (
 	ActionEnforce ValidationAction = "enforce"
 	ActionLog     ValidationAction = "log"
-	ActionSkip    ValidationAction = "skip"
 )
 
 // Values lists what may be written.
 func (ValidationAction) Values() []string {
-	return []string{string(ActionEnforce), string(ActionLog), string(ActionSkip)}
+	return []string{string(ActionEnforce), string(ActionLog)}
+}
+
+// RevocationAction is a ValidationAction or skip, which does not ask.
+type RevocationAction string
+
+// RevocationSkip does not ask whether certificates were revoked.
+const RevocationSkip RevocationAction = "skip"
+
+// Values lists what may be written.
+func (RevocationAction) Values() []string {
+	return append(ValidationAction("").Values(), string(RevocationSkip))
 }
 
 // VerifyTimestamp says when a signature needs a timestamp.

@@ -1,0 +1,299 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// State is how a document fares.
+type State string
+
+// The states of a document.
+const (
+	StateReady    State = "ready"     // in force as it is written
+	StateLastGood State = "last good" // broken; an earlier version is in force
+	StateBroken   State = "broken"    // broken from the start; its images are undecided
+)
+
+// PolicyStatus tells how one document fares.
+type PolicyStatus struct {
+	ID
+	File     string
+	Line     int
+	Images   []string // the patterns in force
+	State    State
+	Problems []Problem
+}
+
+// builder makes Snapshots, one after the other: it remembers which version of
+// each document was good last. Not safe for concurrent use.
+type builder struct {
+	env     Environment
+	serials uint64
+	last    map[ID]*policy // in force and not broken
+	current *Snapshot
+}
+
+func newBuilder(env Environment) *builder {
+	return &builder{env: env, last: map[ID]*policy{}, current: &Snapshot{env: env, cluster: newIndex(nil)}}
+}
+
+// lastGood lists the good versions in a stable order.
+func (b *builder) lastGood() []*policy {
+	return slices.SortedFunc(maps.Values(b.last), func(x, y *policy) int { return compareIDs(x.ID, y.ID) })
+}
+
+// standing is one policy on its way into a Snapshot.
+type standing struct {
+	id       ID
+	doc      *Document // the latest version
+	policy   *policy
+	state    State
+	problems []Problem
+}
+
+// revision is what a Snapshot is made of.
+type revision struct {
+	documents []*Document
+	// dark reports whether a document may stay dark: nothing was known of its
+	// file when the process started, and the file was never whole since.
+	dark func(*Document) bool
+	// problems that belong to no document.
+	problems []Problem
+	files    *files
+}
+
+// build makes the next Snapshot.
+func (b *builder) build(r revision) *Snapshot {
+	var all []*standing
+	var unknown []*Document
+	versions := map[ID][]*Document{}
+	for _, doc := range r.documents {
+		if doc.unknown {
+			unknown = append(unknown, doc)
+		} else {
+			versions[doc.ID] = append(versions[doc.ID], doc)
+		}
+	}
+	for _, id := range slices.SortedFunc(maps.Keys(versions), compareIDs) {
+		all = append(all, b.stand(id, versions[id], r.files))
+	}
+	b.refuseTwins(all, r.files)
+	for i, doc := range unknown {
+		s := &standing{id: ID{Kind: doc.Kind, Namespace: doc.Namespace, Name: fmt.Sprint(doc.File, " ", i)}, doc: doc, problems: doc.Problems}
+		b.giveUp(s, r.files)
+		all = append(all, s)
+	}
+	next := b.assemble(all, r)
+	b.last = map[ID]*policy{}
+	for _, s := range all {
+		if s.state != StateBroken {
+			b.last[s.id] = s.policy
+		}
+	}
+	next.keepChains(b.current)
+	b.current = next
+	return next
+}
+
+// stand finds the version of a document that is in force.
+func (b *builder) stand(id ID, versions []*Document, files *files) *standing {
+	s := &standing{id: id, doc: versions[0]}
+	if len(versions) > 1 {
+		s.doc = union(versions)
+		s.problems = s.doc.Problems
+		b.giveUp(s, files)
+		return s
+	}
+	if s.problems = s.doc.Problems; len(s.problems) == 0 {
+		s.policy, s.problems = b.compile(s.doc, files)
+		s.state = StateReady
+	}
+	if len(s.problems) > 0 {
+		b.giveUp(s, files)
+	}
+	return s
+}
+
+// union stands for several documents of one name, of which nobody knows which
+// is meant.
+func union(versions []*Document) *Document {
+	u := *versions[0]
+	u.Problems, u.images = nil, nil
+	for i, doc := range versions {
+		other := versions[(i+1)%len(versions)]
+		u.Problems = append(u.Problems, doc.Problems...)
+		u.Problems = append(u.Problems, doc.problem("metadata.name", "another document has this name: "+place(other.File, other.Line),
+			"Rename one of them, or delete it", verifier.ReasonPolicyInvalid))
+		u.images = append(u.images, doc.images...)
+		if !slices.Equal(doc.namespaces, versions[0].namespaces) {
+			u.namespaces = []string{"*"}
+		}
+	}
+	return &u
+}
+
+func place(file string, line int) string { return Problem{File: file, Line: line}.at() }
+
+func (p Problem) at() string { return strings.TrimSuffix(p.String(), ": ") }
+
+// compile makes the document's policy, or gives the one that was made before
+// of the same words and the same material.
+func (b *builder) compile(doc *Document, files *files) (*policy, []Problem) {
+	m, problems := gather(doc, files)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	if known := b.last[doc.ID]; known != nil && known.doc.content == doc.content && known.material == m.sum {
+		return known, nil
+	}
+	p, problems := compile(b.env, doc, m)
+	if p != nil {
+		p.serial = b.serial()
+	}
+	return p, problems
+}
+
+func (b *builder) serial() uint64 {
+	b.serials++
+	return b.serials
+}
+
+// giveUp puts the last good version in force, with its material as it is now
+// if that is sound, or else makes the images undecided.
+func (b *builder) giveUp(s *standing, files *files) {
+	good := b.last[s.id]
+	if good == nil {
+		s.policy, s.state = broken(s.doc, s.problems[0]), StateBroken
+		s.policy.serial = b.serial()
+		return
+	}
+	s.policy, s.state = good, StateLastGood
+	if renewed, problems := b.compile(good.doc, files); len(problems) == 0 {
+		s.policy = renewed
+	}
+}
+
+// territory is what no two policies may both claim in the same words.
+type territory struct{ kind, namespaces, pattern string }
+
+func (p *policy) territories() []territory {
+	scope := p.Namespace
+	if p.Kind == api.KindClusterTrustPolicy {
+		scope = strings.Join(slices.Sorted(slices.Values(p.namespaces)), " ")
+	}
+	list := make([]territory, len(p.patterns))
+	for i, pattern := range p.patterns {
+		list[i] = territory{p.Kind, scope, pattern.text}
+	}
+	return list
+}
+
+// refuseTwins refuses documents that claim the same pattern for the same
+// namespaces as another: nobody could say which is meant. One that had the
+// pattern before keeps it, so that a newcomer's mistake is the newcomer's.
+func (b *builder) refuseTwins(all []*standing, files *files) {
+	for settled := false; !settled; {
+		settled = true
+		owners := map[territory][]*standing{}
+		for _, s := range all {
+			if s.state == StateBroken {
+				continue
+			}
+			for _, t := range s.policy.territories() {
+				owners[t] = append(owners[t], s)
+			}
+		}
+		refused := map[*standing]bool{}
+		for t, owners := range owners {
+			for i, s := range owners {
+				if len(owners) > 1 && !b.had(s.id, t) {
+					s.problems = append(s.problems, s.twin(t, owners[(i+1)%len(owners)]))
+					refused[s] = true
+				}
+			}
+		}
+		for s := range refused {
+			sortProblems(s.problems)
+			b.giveUp(s, files)
+			settled = false
+		}
+	}
+}
+
+// had reports whether the document was the territory's owner before.
+func (b *builder) had(id ID, t territory) bool {
+	p := b.last[id]
+	return p != nil && slices.Contains(p.territories(), t)
+}
+
+func (s *standing) twin(t territory, other *standing) Problem {
+	path := "spec.images"
+	for i, text := range s.doc.Spec.Images {
+		if p, e := parsePattern(text); e == nil && p.text == t.pattern {
+			path = element(path, i)
+		}
+	}
+	return s.doc.problem(path,
+		fmt.Sprintf("%s has the same pattern: %s", other.id, place(other.doc.File, other.doc.Line)),
+		"Write both into one policy, or change a pattern", verifier.ReasonPolicyInvalid)
+}
+
+// assemble makes the Snapshot of what stands.
+func (b *builder) assemble(all []*standing, r revision) *Snapshot {
+	s := &Snapshot{env: b.env, tenants: map[string]*index{}, inForce: map[uint64]bool{}, problems: slices.Clone(r.problems)}
+	var cluster []*policy
+	tenants := map[string][]*policy{}
+	for _, standing := range all {
+		p := standing.policy
+		s.inForce[p.serial] = true
+		s.problems = append(s.problems, standing.problems...)
+		s.policies = append(s.policies, standing.status())
+		if _, whole := standing.doc.claims(); standing.state == StateBroken && !whole && r.dark(standing.doc) {
+			s.dark = append(s.dark, p)
+		}
+		if p.Kind == api.KindTrustPolicy {
+			tenants[p.Namespace] = append(tenants[p.Namespace], p)
+		} else {
+			cluster = append(cluster, p)
+		}
+	}
+	s.cluster = newIndex(cluster)
+	for namespace, policies := range tenants {
+		s.tenants[namespace] = newIndex(policies)
+	}
+	sortProblems(s.problems)
+	return s
+}
+
+func (s *standing) status() PolicyStatus {
+	status := PolicyStatus{ID: s.id, File: s.doc.File, Line: s.doc.Line, State: s.state, Problems: s.problems}
+	for _, p := range s.policy.patterns {
+		status.Images = append(status.Images, p.text)
+	}
+	return status
+}
+
+// Ready says why nothing can be decided, or gives nil.
+func (s *Snapshot) Ready() error {
+	for _, p := range s.dark {
+		if p.Kind != api.KindTrustPolicy {
+			return fmt.Errorf("every image is undecided: %w", p.broken)
+		}
+	}
+	return nil
+}
+
+// Count counts documents by state, for metrics.
+func (s *Snapshot) Count() map[State]int {
+	counts := map[State]int{StateReady: 0, StateLastGood: 0, StateBroken: 0}
+	for _, p := range s.policies {
+		counts[p.State]++
+	}
+	return counts
+}

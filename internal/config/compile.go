@@ -1,0 +1,240 @@
+package config
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/store/auth"
+	"github.com/countersign-dev/countersign/internal/verifier"
+	"github.com/countersign-dev/countersign/internal/verifier/notation"
+)
+
+// Environment is what compiled policies use of the process.
+type Environment struct {
+	// View makes the view of the registries for one policy's options.
+	View func(store.ViewOptions) (verifier.Store, error)
+	// Memory outlives all Snapshots.
+	Memory *verifier.Memory
+	// Revocation is asked by Notation checks.
+	Revocation *notation.Revocation
+}
+
+// policy is a document compiled, or one that is broken and owns its images
+// none the less. Immutable, and kept from Snapshot to Snapshot as long as
+// neither the document nor its material changes.
+type policy struct {
+	ID
+	serial   uint64 // tells policies apart in keys of chains
+	doc      *Document
+	material string
+
+	patterns []pattern
+	// namespaces in which a ClusterTrustPolicy applies; nil: all.
+	namespaces []string
+	delegate   bool
+
+	// broken says why the policy answers undecided, or nil.
+	broken *verifier.Error
+	// skip is why the images are admitted without verification; empty: they are not.
+	skip string
+	// skips says the same for single repositories, as a Notary trust policy can.
+	skips func(repository string) bool
+	// hosts are those that the policy has options for.
+	hosts map[string]bool
+	store verifier.Store
+	rule  verifier.Policy
+}
+
+// displayName is how answers call the policy.
+func (id ID) displayName() string {
+	if id.Namespace != "" {
+		return id.Namespace + "/" + id.Name
+	}
+	return id.Name
+}
+
+// compiler makes a policy of a document without problems.
+type compiler struct {
+	env      Environment
+	doc      *Document
+	material material
+	problems []Problem
+}
+
+func compile(env Environment, doc *Document, m material) (*policy, []Problem) {
+	c := &compiler{env: env, doc: doc, material: m}
+	spec := doc.Spec
+	p := &policy{
+		ID: doc.ID, doc: doc, material: m.sum, namespaces: spec.Namespaces, delegate: spec.Delegate,
+		hosts: map[string]bool{},
+		rule: verifier.Policy{
+			Name: doc.displayName(), Owner: spec.Owner, HelpURL: spec.HelpURL,
+			AllowUnreachable: spec.WhenUndecided == api.WhenUndecidedAllow,
+		},
+	}
+	for i, text := range spec.Images {
+		pattern, e := parsePattern(text)
+		if e != nil {
+			c.problem(element("spec.images", i), e.what, e.remedy)
+		}
+		p.patterns = append(p.patterns, pattern)
+	}
+	p.store = c.view(p)
+	root := ruleOf(spec.Require, "spec.require")
+	if root.word == wordSkip {
+		p.skip = root.skip.Reason
+	} else {
+		p.rule.Require = c.rule(root)
+		p.skips = c.skips(root, p.rule.Require)
+	}
+	if len(c.problems) > 0 {
+		return nil, c.problems
+	}
+	return p, nil
+}
+
+func (c *compiler) problem(path, message, remedy string) {
+	c.problems = append(c.problems, c.doc.problem(path, message, remedy, verifier.ReasonPolicyInvalid))
+}
+
+// rule compiles the tree. This is the one place that knows every scheme.
+func (c *compiler) rule(r rule) verifier.Rule {
+	switch r.word {
+	case wordAll:
+		return verifier.All(c.rules(r.parts))
+	case wordAny:
+		return verifier.Any(c.rules(r.parts))
+	case wordAtLeast:
+		atLeast := verifier.AtLeast{Count: r.count}
+		for _, part := range r.parts {
+			atLeast.Of = append(atLeast.Of, c.check(part))
+		}
+		return atLeast
+	case wordEvery:
+		return verifier.Every{Check: c.check(r.parts[0])}
+	case wordCheck:
+		return c.check(r)
+	default: // found by the decoder; a nil rule denies
+		c.problem(r.path, "nothing is chosen", "Write a rule")
+		return nil
+	}
+}
+
+func (c *compiler) rules(parts []rule) []verifier.Rule {
+	rules := make([]verifier.Rule, len(parts))
+	for i, part := range parts {
+		rules[i] = c.rule(part)
+	}
+	return rules
+}
+
+func (c *compiler) check(r rule) *verifier.Check {
+	check := &verifier.Check{Name: r.check.Name, Kind: verifier.KindSignature}
+	switch {
+	case r.check.Notation != nil:
+		v := c.notation(r)
+		if v == nil {
+			return check
+		}
+		check.Scheme, check.Verifier, check.Fingerprint = "notation", v, v.Fingerprint()
+	default:
+		c.problem(r.path, "nothing is chosen", "Write a scheme")
+	}
+	return check
+}
+
+// view makes the policy's view of the registries.
+func (c *compiler) view(p *policy) verifier.Store {
+	var options store.ViewOptions
+	for i, r := range c.doc.Spec.Registries {
+		path := element("spec.registries", i)
+		host := canonicalHost(r.Host)
+		p.hosts[host] = true
+		registry := store.Registry{Host: host, PlainHTTP: r.PlainHTTP, Credential: c.credential(path+".auth", r.Auth)}
+		if r.CA != nil {
+			registry.CAs = c.bundle(path+".ca", r.CA)
+		}
+		options.Registries = append(options.Registries, registry)
+	}
+	if len(c.problems) > 0 {
+		return nil
+	}
+	view, err := c.env.View(options)
+	if err != nil {
+		c.problem("spec.registries", err.Error(), "Correct the options of this registry")
+		return nil
+	}
+	return view
+}
+
+// canonicalHost spells a host as verifier.Reference does.
+func canonicalHost(host string) string { return strings.TrimSuffix(strings.ToLower(host), ":443") }
+
+func (c *compiler) credential(path string, a *api.RegistryAuth) store.CredentialSource {
+	switch {
+	case a == nil, a.Anonymous != nil:
+		return nil
+	case a.DockerConfig != nil:
+		return auth.NewDockerConfig(c.doc.locate(a.DockerConfig.Path))
+	case a.Static != nil && a.Static.Password != nil:
+		return auth.NewStatic(auth.Credential{
+			Username: a.Static.Username, Password: c.secret(path+".static.password", a.Static.Password),
+		})
+	case a.Static != nil && a.Static.Token != nil:
+		return auth.NewStatic(auth.Credential{AccessToken: c.secret(path+".static.token", a.Static.Token)})
+	default:
+		c.problem(path, "nothing is chosen", "Write a way to sign in")
+		return nil
+	}
+}
+
+// secret reads a secret, of which a file's last line break is no part.
+func (c *compiler) secret(path string, s *api.DataSource) string {
+	text := s.Inline
+	for _, p := range c.material.pieces[path+".file"] {
+		text = strings.TrimSuffix(strings.TrimSuffix(string(p.data), "\n"), "\r")
+	}
+	if text == "" {
+		c.problem(path, "the secret is empty", "Write it into the file")
+	}
+	return text
+}
+
+// bundle reads a registry's CA certificates as PEM.
+func (c *compiler) bundle(path string, s *api.DataSource) []byte {
+	data, at := []byte(s.Inline), path+".inline"
+	for _, p := range c.material.pieces[path+".file"] {
+		data, at = p.data, path+".file"
+	}
+	if err := checkBundle(data); err != nil {
+		c.problem(at, err.Error(), "Write certificates in PEM and nothing else")
+	}
+	return data
+}
+
+// checkBundle reads every certificate, where x509.CertPool would pass over
+// what it cannot read.
+func checkBundle(data []byte) error {
+	for n := 1; ; n++ {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			if n == 1 || bytes.Contains(data, []byte("-----BEGIN")) {
+				return errors.New("not certificates in PEM")
+			}
+			return nil
+		}
+		if block.Type != "CERTIFICATE" {
+			return fmt.Errorf("block %d is a %s, not a certificate", n, clip(block.Type, 32))
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return fmt.Errorf("certificate %d: %w", n, err)
+		}
+		data = rest
+	}
+}

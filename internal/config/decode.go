@@ -1,0 +1,312 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+const (
+	// maxNodes bounds one document, with what its aliases stand for counted each
+	// time: an alias bomb is small on disk. The largest honest policy has
+	// hundreds.
+	maxNodes = 20_000
+	// maxDepth bounds nesting, and ends aliases that contain themselves. The
+	// deepest field that there is stands at 14.
+	maxDepth = 32
+	// maxProblems is how many problems of one document are worth reading.
+	maxProblems = 50
+)
+
+// decoder reads a tree of YAML nodes into a typed document, strictly: what the
+// type does not know, has twice or has otherwise is a problem, and all of them
+// are found at once.
+type decoder struct {
+	// lines remembers where each path stands, for the checks that follow.
+	lines    map[string]int
+	problems []Problem
+	nodes    int
+	tooLarge bool
+}
+
+func (d *decoder) problem(line int, path, message, remedy string) {
+	d.problems = append(d.problems, Problem{
+		Line: line, Path: path, Message: message, Remedy: remedy, Reason: verifier.ReasonPolicyInvalid,
+	})
+}
+
+// decode fills v from the node. The depth is that of the node.
+func (d *decoder) decode(node *yaml.Node, v reflect.Value, path string, depth int) {
+	line := node.Line
+	d.lines[path] = line
+	for node.Kind == yaml.AliasNode && d.enter(line, depth) {
+		node = node.Alias
+		depth++
+	}
+	if !d.enter(line, depth) {
+		return
+	}
+	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" {
+		d.problem(line, path, "nothing is written here", "Give it a value, or delete the line")
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.decode(node, v.Elem(), path, depth)
+	case reflect.Struct:
+		d.decodeStruct(node, v, path, line, depth)
+	case reflect.Slice:
+		d.decodeList(node, v, path, line, depth)
+	case reflect.Map:
+		d.decodeMap(node, v, path, line, depth)
+	default:
+		d.decodeScalar(node, v, path, line)
+	}
+}
+
+// enter counts a node, and reports whether there is room for it.
+func (d *decoder) enter(line, depth int) bool {
+	d.nodes++
+	if d.tooLarge {
+		return false
+	}
+	if d.nodes > maxNodes || depth > maxDepth {
+		d.tooLarge = true
+		d.problem(line, "", fmt.Sprintf("more than %d values, or nested deeper than %d", maxNodes, maxDepth),
+			"Write the document without aliases that repeat each other")
+		return false
+	}
+	return true
+}
+
+// field is one field of a document, wherever the type embeds it.
+type field struct {
+	name     string
+	union    string
+	required bool
+	value    reflect.Value
+}
+
+// fieldsOf lists the fields in the order of the type, embedded ones in place.
+func fieldsOf(v reflect.Value) []field {
+	var fields []field
+	for i := range v.NumField() {
+		t := v.Type().Field(i)
+		name, options, _ := strings.Cut(t.Tag.Get("json"), ",")
+		if options == "inline" {
+			fields = append(fields, fieldsOf(v.Field(i))...)
+			continue
+		}
+		fields = append(fields, field{
+			name: name, union: t.Tag.Get("union"), value: v.Field(i),
+			required: options != "omitempty",
+		})
+	}
+	return fields
+}
+
+func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, path string, line, depth int) {
+	fields := fieldsOf(v)
+	known := make([]string, len(fields))
+	for i, f := range fields {
+		known[i] = f.name
+	}
+	if node.Kind != yaml.MappingNode {
+		d.mistyped(node, path, line, "an object with "+list(known, "and"))
+		return
+	}
+	seen := d.eachField(node, path, depth, func(key, value *yaml.Node, child string) {
+		i := slices.Index(known, key.Value)
+		if i < 0 {
+			d.problem(key.Line, child, "unknown field", remedyForField(path, key.Value, known))
+			return
+		}
+		d.decode(value, fields[i].value, child, depth+1)
+	})
+	d.checkPresence(fields, seen, path, line)
+}
+
+// eachField calls visit for each field of a mapping, once, and returns the
+// lines of the names that it met.
+func (d *decoder) eachField(node *yaml.Node, path string, depth int, visit func(key, value *yaml.Node, child string)) map[string]int {
+	seen := map[string]int{}
+	for i := 0; i+1 < len(node.Content) && d.enter(node.Content[i].Line, depth); i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		for key.Kind == yaml.AliasNode {
+			key = key.Alias
+		}
+		if key.Kind != yaml.ScalarNode {
+			d.problem(key.Line, path, "a field's name is no text", "Write name: value")
+			continue
+		}
+		child := join(path, clip(key.Value, 64))
+		if first, twice := seen[key.Value]; twice {
+			d.problem(key.Line, child, fmt.Sprintf("is there twice, first in line %d", first), "Delete one of them")
+			continue
+		}
+		seen[key.Value] = node.Content[i].Line
+		visit(key, value, child)
+	}
+	return seen
+}
+
+// checkPresence finds required fields that are missing, and choices of which
+// none or several are made.
+func (d *decoder) checkPresence(fields []field, seen map[string]int, path string, line int) {
+	if d.tooLarge {
+		return
+	}
+	unions := map[string][]string{} // name of the choice to its fields
+	for _, f := range fields {
+		if f.union != "" {
+			unions[f.union] = append(unions[f.union], f.name)
+		} else if _, there := seen[f.name]; f.required && !there {
+			d.problem(line, join(path, f.name), "is missing", remedyForMissing(f))
+		}
+	}
+	for _, f := range fields {
+		choices := unions[f.union]
+		if f.union == "" || choices[0] != f.name {
+			continue
+		}
+		var made []string
+		at := line
+		for _, choice := range choices {
+			if where, there := seen[choice]; there {
+				made, at = append(made, choice), where
+			}
+		}
+		switch {
+		case len(made) == 0:
+			d.problem(line, path, "nothing is chosen", "Write one of "+list(choices, "or"))
+		case len(made) > 1:
+			remedy := "Keep one of them"
+			if f.union == "rule" {
+				remedy = "Keep one of them, or put them as parts into all or any"
+			}
+			d.problem(at, path, list(made, "and")+" are both here, and one of them is what holds", remedy)
+		}
+	}
+}
+
+func remedyForMissing(f field) string {
+	if enum, ok := f.value.Interface().(interface{ Values() []string }); ok {
+		return "Write " + f.name + ": " + list(enum.Values(), "or")
+	}
+	return "Add it"
+}
+
+func (d *decoder) decodeList(node *yaml.Node, v reflect.Value, path string, line, depth int) {
+	if node.Kind != yaml.SequenceNode {
+		d.mistyped(node, path, line, "a list")
+		return
+	}
+	if len(node.Content) == 0 {
+		d.problem(line, path, "the list is empty", "Put something in, or delete the field")
+	}
+	for i, part := range node.Content {
+		if d.tooLarge {
+			return
+		}
+		item := reflect.New(v.Type().Elem()).Elem()
+		d.decode(part, item, element(path, i), depth+1)
+		v.Set(reflect.Append(v, item))
+	}
+}
+
+// decodeMap reads labels and annotations.
+func (d *decoder) decodeMap(node *yaml.Node, v reflect.Value, path string, line, depth int) {
+	if node.Kind != yaml.MappingNode {
+		d.mistyped(node, path, line, "an object")
+		return
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	d.eachField(node, path, depth, func(key, value *yaml.Node, child string) {
+		item := reflect.New(v.Type().Elem()).Elem()
+		d.decode(value, item, child, depth+1)
+		v.SetMapIndex(reflect.ValueOf(key.Value), item)
+	})
+}
+
+func (d *decoder) decodeScalar(node *yaml.Node, v reflect.Value, path string, line int) {
+	tag := node.ShortTag()
+	switch {
+	case v.Kind() == reflect.String && node.Kind == yaml.ScalarNode && tag == "!!str":
+		d.decodeText(node.Value, v, path, line)
+	case v.Kind() == reflect.String:
+		d.mistyped(node, path, line, "text")
+	case v.Kind() == reflect.Bool && tag == "!!bool" && node.Kind == yaml.ScalarNode:
+		v.SetBool(strings.EqualFold(node.Value, "true"))
+	case v.Kind() == reflect.Bool:
+		d.mistyped(node, path, line, "true or false")
+	case v.Kind() == reflect.Int:
+		n, err := strconv.Atoi(node.Value)
+		if err != nil || tag != "!!int" || node.Kind != yaml.ScalarNode {
+			d.mistyped(node, path, line, "a number")
+			return
+		}
+		v.SetInt(int64(n))
+	default: // a type that the documents do not have
+		d.mistyped(node, path, line, "something else")
+	}
+}
+
+func (d *decoder) decodeText(text string, v reflect.Value, path string, line int) {
+	if enum, ok := v.Interface().(interface{ Values() []string }); ok && !slices.Contains(enum.Values(), text) {
+		d.problem(line, path, fmt.Sprintf("%s is not one of %s", quote(text), list(enum.Values(), "or")), remedyForValue(path, text, enum.Values()))
+		return
+	}
+	v.SetString(text)
+}
+
+// mistyped says what was expected and what is there.
+func (d *decoder) mistyped(node *yaml.Node, path string, line int, expected string) {
+	found, remedy := "", ""
+	switch {
+	case node.Kind == yaml.MappingNode:
+		found = "an object"
+	case node.Kind == yaml.SequenceNode:
+		found = "a list"
+	default:
+		found = "a text"
+		if !secret(path) {
+			found = quote(node.Value)
+		}
+		switch tag := node.ShortTag(); tag {
+		case "!!int", "!!float":
+			found += " that reads as a number"
+		case "!!bool":
+			found += " that reads as true or false"
+		case "!!timestamp":
+			found += " that reads as a date"
+		case "!!str":
+		default:
+			found += " tagged " + clip(tag, 32)
+		}
+		if expected == "text" {
+			remedy = "Put it in quotes"
+		}
+	}
+	if expected == "a list" {
+		remedy = "Write it as a list, in [ ] or with a - before each part"
+	}
+	d.problem(line, path, "expected "+expected+", found "+found, remedy)
+}
+
+// secret reports whether what stands there must not be shown.
+func secret(path string) bool { return strings.Contains(path, ".auth") }
+
+// join appends a field's name to a path.
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}

@@ -1,0 +1,151 @@
+package config
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"strings"
+
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/verifier"
+	"github.com/countersign-dev/countersign/internal/verifier/notation"
+)
+
+// typedSources are the sources of all trust stores of one type.
+type typedSources struct {
+	path    string
+	of      notation.TrustStoreType
+	sources []api.TrustStoreSource
+}
+
+// storesOf lists a check's sources of certificates.
+func storesOf(r rule) []typedSources {
+	if r.check.Notation == nil {
+		return nil
+	}
+	path := r.path + ".notation.trustStores"
+	stores := r.check.Notation.TrustStores
+	return []typedSources{
+		{path + ".ca", notation.TypeCA, stores.CA},
+		{path + ".signingAuthority", notation.TypeSigningAuthority, stores.SigningAuthority},
+		{path + ".tsa", notation.TypeTSA, stores.TSA},
+	}
+}
+
+// notation compiles a Notation check, or says why it cannot and gives nil.
+func (c *compiler) notation(r rule) *notation.Verifier {
+	before := len(c.problems)
+	n := r.check.Notation
+	path := r.path + ".notation"
+	options := notation.Options{
+		TrustStores: c.trustStores(r), TrustedIdentities: n.TrustedIdentities, Level: string(n.Level),
+		Override: overrideOf(n.Override), VerifyTimestamp: string(n.VerifyTimestamp), Revocation: c.env.Revocation,
+	}
+	if n.TrustPolicyDoc != nil {
+		data, err := json.Marshal(n.TrustPolicyDoc)
+		if err != nil {
+			c.problem(path+".trustPolicyDoc", err.Error(), "")
+		}
+		options.TrustPolicyDoc = data
+	}
+	if len(c.problems) > before {
+		return nil
+	}
+	v, err := notation.New(options)
+	if err != nil {
+		c.problem(c.nearest(path, err.Error()), err.Error(), "")
+		return nil
+	}
+	return v
+}
+
+// nearest is the field that a complaint begins with: "trustedIdentities[1]: …".
+func (c *compiler) nearest(path, complaint string) string {
+	name, _, _ := strings.Cut(complaint, ":")
+	if _, there := c.doc.lines[path+"."+name]; there {
+		return path + "." + name
+	}
+	return path
+}
+
+// trustStores reads the certificates; sources of one name are one store.
+func (c *compiler) trustStores(r rule) []notation.TrustStore {
+	var stores []notation.TrustStore
+	at := map[string]int{}
+	for _, typed := range storesOf(r) {
+		for i, source := range typed.sources {
+			store := notation.TrustStore{Type: typed.of, Name: source.Name}
+			if store.Name == "" {
+				store.Name = api.DefaultTrustStore
+			}
+			store.Certificates = c.certificates(element(typed.path, i), source)
+			if known, ok := at[store.String()]; ok {
+				stores[known].Certificates = append(stores[known].Certificates, store.Certificates...)
+				continue
+			}
+			at[store.String()] = len(stores)
+			stores = append(stores, store)
+		}
+	}
+	return stores
+}
+
+func (c *compiler) certificates(path string, source api.TrustStoreSource) []*x509.Certificate {
+	if source.Inline != "" {
+		certificates, err := notation.ParseCertificates([]byte(source.Inline))
+		if err != nil {
+			c.problem(path+".inline", err.Error(), "Write certificates in PEM and nothing else")
+		}
+		return certificates
+	}
+	var all []*x509.Certificate
+	for _, field := range []string{path + ".file", path + ".directory"} {
+		for _, p := range c.material.pieces[field] {
+			certificates, err := notation.ParseCertificates(p.data)
+			if err != nil {
+				c.problem(field, quote(p.file)+": "+err.Error(), "Put certificates in PEM there, or one in DER, and nothing else")
+			}
+			all = append(all, certificates...)
+		}
+	}
+	return all
+}
+
+func overrideOf(o *api.VerificationOverride) map[string]string {
+	if o == nil {
+		return nil
+	}
+	actions := map[string]string{}
+	for validation, action := range map[string]string{
+		"authenticity": string(o.Authenticity), "authenticTimestamp": string(o.AuthenticTimestamp),
+		"expiry": string(o.Expiry), "revocation": string(o.Revocation),
+	} {
+		if action != "" {
+			actions[validation] = action
+		}
+	}
+	return actions
+}
+
+// skips finds out which images a Notary trust policy does not want verified.
+// It counts only where the check is all that the policy requires: elsewhere
+// nobody could say what a part that is not verified does to the whole.
+func (c *compiler) skips(root rule, compiled verifier.Rule) func(repository string) bool {
+	for _, check := range root.checks() {
+		n := check.check.Notation
+		if n == nil || n.TrustPolicyDoc == nil {
+			continue
+		}
+		for i, p := range n.TrustPolicyDoc.TrustPolicies {
+			if p.SignatureVerification.Level == api.LevelSkip && root.word != wordCheck {
+				c.problem(element(check.path+".notation.trustPolicyDoc.trustPolicies", i)+".signatureVerification.level",
+					"level skip counts only where the check is all that the policy requires", "Give the images that are skipped a policy of their own")
+			}
+		}
+	}
+	if check, ok := compiled.(*verifier.Check); ok && root.check.Notation != nil && root.check.Notation.TrustPolicyDoc != nil {
+		if v, ok := check.Verifier.(*notation.Verifier); ok {
+			return v.Skips
+		}
+	}
+	return nil
+}

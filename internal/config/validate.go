@@ -1,0 +1,231 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"unicode"
+
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+)
+
+// validator checks what the types cannot say. It knows each value's path, and
+// so its line.
+type validator struct {
+	*decoder
+	doc *Document
+}
+
+func (doc *Document) validate(d *decoder) {
+	doc.lines = d.lines
+	v := validator{d, doc}
+	v.metadata()
+	v.images()
+	v.namespaces()
+	v.contact()
+	v.registries()
+	v.require()
+}
+
+// at reports a problem of the value at the path.
+func (v validator) at(path, message, remedy string) {
+	v.problem(v.doc.line(path), path, message, remedy)
+}
+
+// limit reports a list that is too long.
+func (v validator) limit(path string, n, most int) {
+	if n > most {
+		v.at(path, fmt.Sprintf("%d parts are more than the %d that are allowed", n, most), "Split the policy, or write patterns")
+	}
+}
+
+func (v validator) metadata() {
+	m := v.doc.Metadata
+	if m.Name != "" && !isSubdomain(m.Name) {
+		v.at("metadata.name", quote(m.Name)+" is not a name", "Write lower case letters, digits, - and .")
+	}
+	_, named := v.lines["metadata.name"]
+	if named && m.Name == "" {
+		v.at("metadata.name", "the name is empty", "Write lower case letters, digits, - and .")
+	}
+	switch {
+	case v.doc.Kind == api.KindClusterTrustPolicy && m.Namespace != "":
+		v.at("metadata.namespace", "a ClusterTrustPolicy is in no namespace", "Delete it, or write spec.namespaces to say where the policy applies")
+	case v.doc.Kind == api.KindTrustPolicy && m.Namespace == "":
+		v.at("metadata.namespace", "is missing", "A TrustPolicy applies in its own namespace; write which")
+	case m.Namespace != "" && !isLabel(m.Namespace):
+		v.at("metadata.namespace", quote(m.Namespace)+" is not a namespace", "Write lower case letters, digits and -")
+	}
+}
+
+func (v validator) images() {
+	spec := v.doc.Spec
+	v.limit("spec.images", len(spec.Images), api.MaxImages)
+	first := map[string]int{}
+	for i, text := range spec.Images {
+		path := element("spec.images", i)
+		p, e := parsePattern(text)
+		if e != nil {
+			if v.lines[path] != 0 && !v.reported(path) {
+				v.at(path, e.what, e.remedy)
+			}
+			continue
+		}
+		if at, twice := first[p.text]; twice {
+			v.at(path, quote(p.text)+" is there twice", fmt.Sprintf("Delete this one; the first is in line %d", v.doc.line(element("spec.images", at))))
+			continue
+		}
+		first[p.text] = i
+		if spec.WhenUndecided == api.WhenUndecidedAllow && p.host.literal == "" {
+			v.at(path, "whenUndecided: allow needs a literal host, and "+quote(p.text)+" has a wildcard in it", "Write each host, or whenUndecided: deny")
+		}
+	}
+}
+
+// reported reports whether the decoder complained about the path already.
+func (v validator) reported(path string) bool {
+	for _, p := range v.problems {
+		if p.Path == path {
+			return true
+		}
+	}
+	return false
+}
+
+func (v validator) namespaces() {
+	list := v.doc.Spec.Namespaces
+	v.limit("spec.namespaces", len(list), api.MaxNamespaces)
+	seen := map[string]bool{}
+	for i, text := range list {
+		path := element("spec.namespaces", i)
+		switch {
+		case v.reported(path):
+		case seen[text]:
+			v.at(path, quote(text)+" is there twice", "Delete one of them")
+		case strings.Contains(text, "**"):
+			v.at(path, quote(text)+" has **, and a namespace is one word", "Write *")
+		case !isLabel(strings.ReplaceAll(text, "*", "a")):
+			v.at(path, quote(text)+" is not a namespace or a pattern of them", "Write lower case letters, digits and -, and * for any characters")
+		}
+		seen[text] = true
+	}
+}
+
+// contact checks what is printed in denials.
+func (v validator) contact() {
+	spec := v.doc.Spec
+	v.text("spec.owner", spec.Owner, api.MaxOwner)
+	v.text("spec.helpURL", spec.HelpURL, api.MaxHelpURL)
+	if spec.HelpURL == "" {
+		return
+	}
+	if u, err := url.Parse(spec.HelpURL); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		v.at("spec.helpURL", quote(spec.HelpURL)+" is not a link", "Write https://…")
+	}
+}
+
+// text checks a text that is printed in answers.
+func (v validator) text(path, text string, most int) {
+	if _, there := v.lines[path]; !there || v.reported(path) {
+		return
+	}
+	switch {
+	case strings.TrimSpace(text) == "":
+		v.at(path, "the text is empty", "Write something, or delete the field")
+	case len(text) > most:
+		v.at(path, fmt.Sprintf("%d bytes are more than the %d that fit into a denial", len(text), most), "Shorten it")
+	case strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }):
+		v.at(path, "the text has a line break or another character that cannot be printed", "Write it in one line")
+	}
+}
+
+func (v validator) registries() {
+	list := v.doc.Spec.Registries
+	v.limit("spec.registries", len(list), api.MaxRegistries)
+	first := map[string]int{}
+	for i, r := range list {
+		path := element("spec.registries", i)
+		v.registryHost(path, r.Host, i, first)
+		if r.PlainHTTP && r.CA != nil {
+			v.at(path+".ca", "there is no TLS with plainHTTP, and so nothing to use a CA for", "Delete one of them")
+		}
+		v.dataSource(path+".ca", r.CA)
+		if r.Auth == nil {
+			continue
+		}
+		if c := r.Auth.DockerConfig; c != nil && c.Path == "" {
+			v.empty(path + ".auth.dockerConfig.path")
+		}
+		if s := r.Auth.Static; s != nil {
+			at := path + ".auth.static"
+			v.dataSource(at+".password", s.Password)
+			v.dataSource(at+".token", s.Token)
+			switch {
+			case s.Password != nil && s.Username == "":
+				v.at(at+".username", "is missing", "A password goes with a username; a token alone is written as token")
+			case s.Token != nil && s.Username != "":
+				v.at(at+".username", "a token goes without a username", "Delete it, or write password")
+			}
+		}
+	}
+}
+
+func (v validator) registryHost(path, text string, i int, first map[string]int) {
+	path += ".host"
+	if _, there := v.lines[path]; !there || v.reported(path) {
+		return
+	}
+	p, e := parsePattern(text + "/**")
+	switch {
+	case strings.Contains(text, "*"):
+		v.at(path, quote(text)+" has a wildcard, and a credential goes to one host", "Write the host in full")
+		return
+	case text == "" || strings.Contains(text, "/") || e != nil:
+		remedy := "Write the host as image references do, with its port unless that is 443"
+		if e != nil && strings.HasPrefix(e.remedy, "Write docker.io/") {
+			remedy = "Write docker.io"
+		}
+		v.at(path, quote(text)+" is not the host of a registry", remedy)
+		return
+	}
+	host := p.host.literal
+	if at, twice := first[host]; twice {
+		v.at(path, quote(host)+" is there twice", fmt.Sprintf("Delete one of them; the first is in line %d", v.doc.line(element("spec.registries", at)+".host")))
+		return
+	}
+	first[host] = i
+	if !v.covers(host) {
+		v.at(path, "no pattern of spec.images names an image on "+quote(host), "Correct the host, or delete the entry")
+	}
+}
+
+// covers reports whether an image on the host may be one of the policy's. A
+// policy whose images cannot be read may cover anything.
+func (v validator) covers(host string) bool {
+	n := newHost(host)
+	for _, text := range v.doc.Spec.Images {
+		if p, e := parsePattern(text); e != nil || p.host.matches(&n) {
+			return true
+		}
+	}
+	return len(v.doc.Spec.Images) == 0
+}
+
+func (v validator) dataSource(path string, s *api.DataSource) {
+	if s == nil {
+		return
+	}
+	if s.Inline == "" {
+		v.empty(path + ".inline")
+	}
+	if s.File == "" {
+		v.empty(path + ".file")
+	}
+}
+
+// empty reports a text that is there and empty.
+func (v validator) empty(path string) {
+	if _, there := v.lines[path]; there && !v.reported(path) {
+		v.at(path, "the text is empty", "Write something, or delete the field")
+	}
+}
