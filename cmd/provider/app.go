@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/countersign-dev/countersign/internal/cache"
+	"github.com/countersign-dev/countersign/internal/config"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/telemetry"
+	"github.com/countersign-dev/countersign/internal/verifier"
+	"github.com/countersign-dev/countersign/internal/verifier/notation"
+)
+
+const (
+	// defaultConfig is where the chart will mount policies.
+	defaultConfig = "/etc/countersign/policies"
+	// findingBytes is what findings may take in memory: some 50,000 of them.
+	findingBytes = 64 << 20
+)
+
+// appOptions are what the program is wired with.
+type appOptions struct {
+	config        string
+	allowLoopback bool
+	log           *slog.Logger       // nil: nobody hears
+	metrics       *telemetry.Metrics // nil: nobody counts
+}
+
+// app is the program wired: what serve and the commands share.
+type app struct {
+	source *config.Source
+}
+
+func newApp(ctx context.Context, o appOptions) (*app, error) {
+	memory := verifier.NewMemory(findingBytes)
+	registries := store.New(store.Options{AllowLoopback: o.allowLoopback, UserAgent: "countersign/" + buildVersion()})
+	revocation, err := notation.NewRevocation(notation.RevocationOptions{Transport: registries.Transport()})
+	if err != nil {
+		return nil, err
+	}
+	if o.metrics != nil {
+		o.metrics.Cache("findings", cacheStats(memory.FindingStats))
+		for name := range registries.Stats() {
+			o.metrics.Cache(name, cacheStats(func() cache.Stats { return registries.Stats()[name] }))
+		}
+	}
+	source, err := config.Load(ctx, config.Options{
+		Path: o.config,
+		Environment: config.Environment{
+			View:       func(options store.ViewOptions) (verifier.Store, error) { return registries.View(options) },
+			Memory:     memory,
+			Revocation: revocation,
+		},
+		Log: o.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &app{source: source}, nil
+}
+
+func (a *app) snapshot() *config.Snapshot { return a.source.Snapshot() }
+
+// ready says why nothing can be decided yet.
+func (a *app) ready() error { return a.snapshot().Ready() }
+
+func cacheStats(read func() cache.Stats) func() telemetry.CacheStats {
+	return func() telemetry.CacheStats { return telemetry.CacheStats(read()) }
+}
+
+// inspectOptions are the flags of the commands that look at images.
+type inspectOptions struct {
+	config, namespace, output string
+	timeout                   time.Duration
+	allowLoopback             bool
+}
+
+func (o *inspectOptions) add(command *cobra.Command) {
+	flags := command.Flags()
+	flags.StringVar(&o.config, "config", defaultConfig, "a policy file or a directory of them")
+	flags.StringVar(&o.namespace, "namespace", "", "the namespace that would ask; without it cluster policies only")
+	flags.DurationVar(&o.timeout, "timeout", 30*time.Second, "give up after this long")
+	flags.BoolVar(&o.allowLoopback, "allow-loopback", false, "let registries be on this machine, for development")
+	addOutput(command, &o.output)
+}
+
+// open wires the program for a command. Whoever looks at images on a terminal
+// wants to know what is wrong with the policies before the answer.
+func (o *inspectOptions) open(command *cobra.Command) (*app, error) {
+	app, err := newApp(command.Context(), appOptions{config: o.config, allowLoopback: o.allowLoopback})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w. Say with --config where the policies are", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, problem := range app.snapshot().Problems() {
+		_, _ = fmt.Fprintln(command.ErrOrStderr(), problem)
+	}
+	return app, nil
+}

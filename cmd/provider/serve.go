@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/countersign-dev/countersign/internal/provider"
+	"github.com/countersign-dev/countersign/internal/telemetry"
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	config                             string
+	listen, healthListen, metricListen string
+	certFile, keyFile, clientCA        string
+	clientAuth                         string
+	verifyTimeout, mutateTimeout       time.Duration
+	drainDelay                         time.Duration
+	logLevel                           string
+	allowLoopback                      bool
+}
+
+// answersUnderWay is how long a stop waits for answers that are being made,
+// once no new ones begin: more than any of them may take.
+const answersUnderWay = 5 * time.Second
+
+func serveCommand() *cobra.Command {
+	var o serveOptions
+	command := &cobra.Command{
+		Use:   "serve",
+		Short: "Answer Gatekeeper",
+		Example: `  countersign serve --config policies --tls-cert tls.crt --tls-key tls.key --client-ca gatekeeper-ca.crt
+  countersign serve --config policies --tls-cert tls.crt --tls-key tls.key --client-auth none --allow-loopback`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			return o.serve(command.Context(), command.ErrOrStderr())
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&o.config, "config", defaultConfig, "a policy file or a directory of them; watched")
+	flags.StringVar(&o.listen, "listen", ":6001", "where Gatekeeper asks, over TLS 1.3")
+	flags.StringVar(&o.healthListen, "health-listen", ":9099", "where /healthz and /readyz are, over plain HTTP")
+	flags.StringVar(&o.metricListen, "metrics-listen", ":8888", "where /metrics is, over plain HTTP")
+	flags.StringVar(&o.certFile, "tls-cert", "", "our certificate in PEM; watched")
+	flags.StringVar(&o.keyFile, "tls-key", "", "our private key in PEM; watched")
+	flags.StringVar(&o.clientCA, "client-ca", "", "the authority of Gatekeeper's certificate in PEM; watched")
+	flags.StringVar(&o.clientAuth, "client-auth", "required", "whether Gatekeeper must show its certificate: required, optional or none")
+	flags.DurationVar(&o.verifyTimeout, "verify-timeout", provider.DefaultVerifyTimeout, "answer a verification by then; keep it below the Provider's timeout")
+	flags.DurationVar(&o.mutateTimeout, "mutate-timeout", provider.DefaultMutateTimeout, "answer a mutation by then; keep it below the Provider's timeout")
+	flags.DurationVar(&o.drainDelay, "drain-delay", provider.DefaultDrainDelay, "how long to go on serving after SIGTERM, until nobody is sent here any more")
+	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.BoolVar(&o.allowLoopback, "allow-loopback", false, "let registries be on this machine, for development")
+	for _, name := range []string{"tls-cert", "tls-key"} {
+		// Cobra fails only for a flag that does not exist.
+		_ = command.MarkFlagRequired(name)
+	}
+	return command
+}
+
+func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return fmt.Errorf("--log-level is %q: use debug, info, warn or error", o.logLevel)
+	}
+	log := telemetry.NewLogger(stderr, level)
+	metrics := telemetry.NewMetrics(telemetry.Build{Version: buildVersion()})
+	clientAuth, err := provider.ParseClientAuth(o.clientAuth)
+	if err != nil {
+		return fmt.Errorf("--client-auth: %w", err)
+	}
+	certificates, err := provider.LoadCertificates(provider.CertificateOptions{
+		CertFile: o.certFile, KeyFile: o.keyFile, ClientCAFile: o.clientCA, ClientAuth: clientAuth, Logger: log, Metrics: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	app, err := newApp(ctx, appOptions{config: o.config, allowLoopback: o.allowLoopback, log: log, metrics: metrics})
+	if err != nil {
+		return err
+	}
+	server, err := provider.New(provider.Options{
+		Select:        func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.snapshot().For(r) },
+		Ready:         app.ready,
+		Logger:        log,
+		Metrics:       metrics,
+		VerifyTimeout: o.verifyTimeout,
+		MutateTimeout: o.mutateTimeout,
+		DrainDelay:    o.drainDelay,
+	})
+	if err != nil {
+		return err
+	}
+	var listeners [3]net.Listener
+	for i, address := range []string{o.listen, o.healthListen, o.metricListen} {
+		var config net.ListenConfig
+		if listeners[i], err = config.Listen(ctx, "tcp", address); err != nil {
+			return err
+		}
+		defer listeners[i].Close()
+	}
+	health, figures := provider.PlainServer(server.Health()), provider.PlainServer(metrics.Handler())
+
+	log.Info("listening", slog.String("provider", listeners[0].Addr().String()), slog.String("health", listeners[1].Addr().String()),
+		slog.String("metrics", listeners[2].Addr().String()), slog.String("version", buildVersion()))
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Serve(listeners[0], certificates.TLSConfig()) })
+	group.Go(func() error { return servePlain(health, listeners[1]) })
+	group.Go(func() error { return servePlain(figures, listeners[2]) })
+	group.Go(func() error { certificates.Watch(running); return nil })
+	group.Go(func() error { return app.source.Run(running) })
+	group.Go(func() error {
+		<-running.Done()
+		log.Info("stopping")
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(o.drainDelay, 0)+answersUnderWay)
+		defer cancel()
+		err := server.Shutdown(stopping)
+		return errors.Join(err, health.Close(), figures.Close())
+	})
+	err = group.Wait()
+	log.Info("stopped")
+	return err
+}
+
+// servePlain serves until the server is closed.
+func servePlain(server *http.Server, listener net.Listener) error {
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
