@@ -15,6 +15,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -207,6 +208,9 @@ func open(t testing.TB, options provider.Options, edit ...func(*provider.Certifi
 	if options.DrainDelay == 0 {
 		options.DrainDelay = -1
 	}
+	if options.VerifyTimeout == 0 { // deadlines are tested by a fake clock, not on a busy machine
+		options.VerifyTimeout, options.MutateTimeout = 30*time.Second, 30*time.Second
+	}
 	files := provider.CertificateOptions{
 		CertFile: filepath.Join(d.dir, "tls.crt"), KeyFile: filepath.Join(d.dir, "tls.key"),
 		ClientCAFile: filepath.Join(d.dir, "ca.crt"), Logger: options.Logger, Metrics: d.metrics,
@@ -241,7 +245,7 @@ func open(t testing.TB, options provider.Options, edit ...func(*provider.Certifi
 	d.gatekeeper = &unversioned.Provider{
 		ObjectMeta: metav1.ObjectMeta{Name: strings.ReplaceAll(t.Name(), "/", "-")},
 		Spec: unversioned.ProviderSpec{
-			URL: d.url + "/v1/verify", Timeout: 2, CABundle: base64.StdEncoding.EncodeToString(d.serverCA.pem()),
+			URL: d.url + "/v1/verify", Timeout: 60, CABundle: base64.StdEncoding.EncodeToString(d.serverCA.pem()),
 		},
 	}
 	return d
@@ -317,6 +321,14 @@ func decided(t testing.TB, response *externaldata.ProviderResponse, key string) 
 	t.Helper()
 	v := value(t, response, key)
 	return v["status"].(string) + "/" + v["reason"].(string)
+}
+
+// post is a request without a network: for tests in a bubble of fake time.
+func post(t testing.TB, handler http.Handler, path string, keys ...string) *externaldata.ProviderResponse {
+	t.Helper()
+	recorder := httptest.NewRecorder()
+	handler.ServeHTTP(recorder, httptest.NewRequest(http.MethodPost, path, strings.NewReader(requestOf(t, keys...))))
+	return readAnswer(t, recorder.Body.Bytes())
 }
 
 // poll waits until the condition holds.

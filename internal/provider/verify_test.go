@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
@@ -162,12 +163,15 @@ func TestUndecidedKeysAreNoItems(t *testing.T) {
 }
 
 func TestSystemErrorIsBounded(t *testing.T) {
-	d := open(t, provider.Options{Select: stocked().Select})
+	server, err := provider.New(provider.Options{Select: stocked().Select, VerifyTimeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
 	keys := make([]string, 1000)
 	for i := range keys {
 		keys[i] = fmt.Sprintf("[%s]shop.example.com/unreachable/%s:%d", strings.Repeat("n", 60), strings.Repeat("long/", 30)+"name", i)
 	}
-	response := d.ask(t, keys...)
+	response := post(t, server, "/v1/verify", keys...)
 	systemError := response.Response.SystemError
 	if len(response.Response.Items) != 0 || len(systemError) > 4096 || len(systemError) < 3500 {
 		t.Errorf("%d items, %d bytes of systemError", len(response.Response.Items), len(systemError))
