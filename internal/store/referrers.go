@@ -1,0 +1,354 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// listing is what was read of one list, and what kept us from reading more.
+type listing struct {
+	entries []entry
+	err     error
+}
+
+// entry is one line of a list: where a candidate's manifest is.
+type entry struct {
+	descriptor ocispec.Descriptor // media type, digest, size and artifact type as listed
+	source     verifier.Source
+}
+
+// referrers lists what is attached to the subject: by the referrers API, and
+// by the tag schema where there is none or where the API knows of nothing that
+// is wanted, because a registry that was given the API does not move what
+// older clients had left under the tag.
+//
+// Whether there is an API is remembered, to save a request. The memory decides
+// only what is asked first: before "nothing is attached" both were asked.
+func (c *client) referrers(ctx context.Context, repository string, subject digest.Digest, wanted verifier.Wanted) listing {
+	memory := c.store.referrersAPI
+	api, known := memory.Get(c.key())
+	if known && !api {
+		if l := c.referrersByTag(ctx, repository, subject, wanted); len(l.entries) > 0 || l.err != nil {
+			return l
+		}
+		l, _ := c.referrersByAPI(ctx, repository, subject, wanted)
+		return l
+	}
+	l, status := c.referrersByAPI(ctx, repository, subject, wanted)
+	if status == apiSpoken || (status == apiAbsent && !known) {
+		memory.Put(c.key(), status == apiSpoken, 1, time.Now().Add(c.store.options.ReferrersAPITTL))
+	}
+	if len(l.entries) > 0 || l.err != nil {
+		return l
+	}
+	if status == apiSpoken && len(wanted.TagSuffixes) == 0 {
+		// Most likely nothing is attached, and then it will be asked whether the
+		// image is there: at the same time, not later.
+		go func() { _ = c.exists(ctx, repository, subject) }()
+	}
+	return c.referrersByTag(ctx, repository, subject, wanted)
+}
+
+type apiStatus int
+
+const (
+	apiUnclear apiStatus = iota // an error, or a repository that is not there
+	apiSpoken
+	apiAbsent
+)
+
+// referrersByAPI follows the API's pages.
+// https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-referrers
+func (c *client) referrersByAPI(ctx context.Context, repository string, subject digest.Digest, wanted verifier.Wanted) (listing, apiStatus) {
+	at := c.endpoint(repository, "referrers/"+subject.String())
+	if len(wanted.ArtifactTypes) == 1 && wanted.ArtifactTypes[0] != verifier.AnyArtifactType {
+		at.RawQuery = url.Values{"artifactType": wanted.ArtifactTypes}.Encode()
+	}
+	collected := collector{wanted: wanted, source: verifier.SourceReferrersAPI}
+	for page := 1; ; page++ {
+		a, err := c.ask(ctx, question{
+			method:     http.MethodGet,
+			url:        at,
+			repository: repository,
+			accept:     ocispec.MediaTypeImageIndex,
+			kind:       "referrers",
+			limit:      maxPageBytes,
+		})
+		switch {
+		case err != nil:
+			return collected.end(err), apiUnclear
+		case a.status == http.StatusNotFound && saysUnknown(a.body):
+			return collected.end(nil), apiUnclear
+		case page > 1 && a.status != http.StatusOK:
+			return collected.end(c.unexpected(a.url.Host, a.status).err), apiSpoken
+		case a.status == http.StatusNotFound, a.status == http.StatusMethodNotAllowed, a.status == http.StatusNotImplemented,
+			a.status == http.StatusOK && mediaType(a.header) != ocispec.MediaTypeImageIndex:
+			return collected.end(nil), apiAbsent
+		case a.status != http.StatusOK:
+			return collected.end(c.unexpected(a.url.Host, a.status).err), apiUnclear
+		}
+		if err := collected.page(a.body, a.longer); err != nil {
+			return collected.end(c.badList(err)), apiSpoken
+		}
+		next, err := c.nextPage(a)
+		switch {
+		case err != nil:
+			return collected.end(c.badList(err)), apiSpoken
+		case next == nil:
+			return collected.end(nil), apiSpoken
+		case page == maxPages:
+			return collected.end(tooMany("pages", maxPages)), apiSpoken
+		}
+		at = next
+	}
+}
+
+// referrersByTag reads the index that clients keep where there is no API.
+// https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#referrers-tag-schema
+func (c *client) referrersByTag(ctx context.Context, repository string, subject digest.Digest, wanted verifier.Wanted) listing {
+	collected := collector{wanted: wanted, source: verifier.SourceReferrersTag}
+	d, body, err := c.tagged(ctx, repository, referrersTag(subject), maxPageBytes)
+	// Some registries lead such a tag to the subject itself, which may be an
+	// index: what it lists is not attached to it.
+	if err != nil || d == nil || d.MediaType != ocispec.MediaTypeImageIndex || d.Digest == subject {
+		return collected.end(err)
+	}
+	if err := collected.page(body, d.Size < 0); err != nil {
+		return collected.end(c.badList(err))
+	}
+	return collected.end(nil)
+}
+
+// referrersTag is the algorithm up to 32 characters and the hash up to 64.
+func referrersTag(d digest.Digest) string {
+	return fmt.Sprintf("%.32s-%.64s", d.Algorithm(), d.Encoded())
+}
+
+// suffixed reads a tag of Cosign's: sha256-<hex> and a suffix.
+func (c *client) suffixed(ctx context.Context, repository string, subject digest.Digest, suffix string) listing {
+	tag := subject.Algorithm().String() + "-" + subject.Encoded() + suffix
+	if len(tag) > maxTag {
+		return listing{}
+	}
+	d, body, err := c.tagged(ctx, repository, tag, maxManifestBytes)
+	switch {
+	case err != nil:
+		return listing{err: err}
+	case d == nil:
+		return listing{}
+	case d.Size < 0:
+		return listing{err: &verifier.Error{
+			Reason:  verifier.ReasonLimitExceeded,
+			Message: fmt.Sprintf("the manifest at %.19s…%s is larger than 4 MiB", tag, suffix),
+		}}
+	}
+	m := decodeManifest(d.MediaType, body)
+	c.store.manifests.Put(manifestKey(*d), m, m.cost(), forever())
+	return listing{entries: []entry{{*d, verifier.SourceTagSuffix}}}
+}
+
+// listed is what makes two lines of a list one.
+type listed struct {
+	mediaType string
+	digest    digest.Digest
+	size      int64
+}
+
+// collector gathers the entries of one list's pages.
+type collector struct {
+	wanted  verifier.Wanted
+	source  verifier.Source
+	read    int
+	seen    map[listed]bool
+	entries []entry
+}
+
+var errTooManyEntries = errors.New("too many entries")
+var errPageTooLong = errors.New("page too long")
+
+// page takes the descriptors of one index, each as it is decoded, so that a
+// page costs no more than the entries that are kept. Annotations are not: they
+// are copies that nobody checked. When truncated, all that is whole is taken.
+func (l *collector) page(data []byte, truncated bool) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	err := l.index(decoder)
+	if truncated && !errors.Is(err, errTooManyEntries) {
+		return errPageTooLong
+	}
+	return err
+}
+
+func (l *collector) index(decoder *json.Decoder) error {
+	if err := open(decoder, '{'); err != nil {
+		return err
+	}
+	for decoder.More() {
+		name, err := decoder.Token()
+		if err != nil {
+			return err
+		}
+		if name != "manifests" {
+			var skipped json.RawMessage
+			if err := decoder.Decode(&skipped); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := open(decoder, '['); err != nil {
+			return err
+		}
+		for decoder.More() {
+			if l.read == maxReferrers {
+				return errTooManyEntries
+			}
+			var d struct {
+				MediaType    string        `json:"mediaType"`
+				Digest       digest.Digest `json:"digest"`
+				Size         int64         `json:"size"`
+				ArtifactType string        `json:"artifactType"`
+			}
+			if err := decoder.Decode(&d); err != nil {
+				return err
+			}
+			l.read++
+			l.take(ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: d.ArtifactType})
+		}
+		if _, err := decoder.Token(); err != nil {
+			return err
+		}
+	}
+	_, err := decoder.Token()
+	return err
+}
+
+func open(decoder *json.Decoder, want json.Delim) error {
+	token, err := decoder.Token()
+	if err != nil {
+		return err
+	}
+	if token != want {
+		return fmt.Errorf("%v where %v belongs", token, want)
+	}
+	return nil
+}
+
+// take keeps a descriptor once, if it is or may be of a wanted type.
+func (l *collector) take(d ocispec.Descriptor) {
+	line := listed{d.MediaType, d.Digest, d.Size}
+	if l.seen[line] || !selects(l.wanted, d.ArtifactType) && !undetermined(d.ArtifactType) {
+		return
+	}
+	if l.seen == nil {
+		l.seen = map[listed]bool{}
+	}
+	l.seen[line] = true
+	l.entries = append(l.entries, entry{d, l.source})
+}
+
+func (l *collector) end(err error) listing { return listing{l.entries, err} }
+
+func (c *client) badList(err error) error {
+	switch {
+	case errors.Is(err, errTooManyEntries):
+		return tooMany("referrers", maxReferrers)
+	case errors.Is(err, errPageTooLong):
+		return tooMany("bytes on one page of referrers", maxPageBytes)
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF // the decoder's word for a body that is not whole
+	}
+	return &verifier.Error{
+		Reason:  verifier.ReasonRegistryInvalid,
+		Message: fmt.Sprintf("the registry %s sent a list of referrers that cannot be read", c.host),
+		Err:     err,
+	}
+}
+
+func tooMany(what string, limit int) error {
+	return &verifier.Error{
+		Reason:  verifier.ReasonLimitExceeded,
+		Message: fmt.Sprintf("the image has more than %d %s", limit, what),
+		Remedy:  "Remove referrers that are not needed from the image.",
+	}
+}
+
+// nextPage reads Link (RFC 8288). A page at another origin would carry our
+// token, or us, to wherever the registry likes.
+func (c *client) nextPage(a *answer) (*url.URL, error) {
+	for _, header := range a.header.Values("Link") {
+		for rest := header; ; {
+			_, after, ok := strings.Cut(rest, "<")
+			if !ok {
+				break
+			}
+			target, after, ok := strings.Cut(after, ">")
+			if !ok {
+				break
+			}
+			var params string
+			params, rest, _ = strings.Cut(after, ",")
+			if !isNext(params) {
+				continue
+			}
+			next, err := a.url.Parse(target)
+			if err != nil {
+				return nil, err
+			}
+			if !sameOrigin(c.endpoint("", ""), next) || next.User != nil {
+				return nil, fmt.Errorf("the next page is at another origin, %s", next.Host)
+			}
+			return next, nil
+		}
+	}
+	return nil, nil
+}
+
+func isNext(params string) bool {
+	for param := range strings.SplitSeq(params, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(param), "=")
+		if strings.EqualFold(strings.TrimSpace(name), "rel") {
+			return strings.EqualFold(strings.Trim(strings.TrimSpace(value), `"`), "next")
+		}
+	}
+	return false
+}
+
+// saysUnknown reports whether a 404 speaks of the repository or the image, and
+// so says nothing about the API.
+func saysUnknown(body []byte) bool {
+	var said struct {
+		Errors []struct {
+			Code string `json:"code"`
+		} `json:"errors"`
+	}
+	if json.Unmarshal(body, &said) != nil {
+		return false
+	}
+	for _, e := range said.Errors {
+		if e.Code == "NAME_UNKNOWN" || e.Code == "MANIFEST_UNKNOWN" {
+			return true
+		}
+	}
+	return false
+}
+
+func mediaType(header http.Header) string {
+	parsed, _, err := mime.ParseMediaType(header.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return parsed
+}

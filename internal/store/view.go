@@ -1,0 +1,237 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"oras.land/oras-go/v2/registry"
+
+	"github.com/countersign-dev/countersign/internal/store/auth"
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// ViewOptions are one policy's.
+type ViewOptions struct {
+	// Registries by exact host. A host that is not among them is asked
+	// anonymously, over TLS, with the system's roots.
+	Registries []Registry
+}
+
+// Registry is how one host is asked.
+type Registry struct {
+	// Host as verifier.Reference has it: lower case, without the default port.
+	Host string
+	// PlainHTTP asks without TLS.
+	PlainHTTP bool
+	// CAs are certificates in PEM. With any, they alone vouch for this host; for
+	// hosts that it refers to they are trusted beside the system's roots.
+	CAs []byte
+	// Credential is asked whenever the host wants one; nil: anonymous.
+	Credential CredentialSource
+	// TokenHosts are further hosts, with their port, at which the registry's
+	// token endpoint may be shown the credential.
+	TokenHosts []string
+}
+
+// CredentialSource finds the credential for a host. Safe for concurrent use.
+type CredentialSource interface {
+	Credential(ctx context.Context, host string) (auth.Credential, error)
+	// ID is the same for two sources exactly when they give the same
+	// credentials. It may be made from secrets: it is not for logs.
+	ID() string
+}
+
+// View asks registries as one policy may, and implements verifier.Store. What
+// it remembers that can change is remembered for views of the same options and
+// credentials only, across restarts of configuration.
+type View struct {
+	store   *Store
+	id      string
+	clients map[string]*client // by Registry.Host
+}
+
+var _ verifier.Store = (*View)(nil)
+
+// View makes a view. The error says which registry's options are wrong.
+func (s *Store) View(options ViewOptions) (*View, error) {
+	v := &View{store: s, clients: map[string]*client{}}
+	for _, registry := range options.Registries {
+		if _, ok := v.clients[registry.Host]; ok {
+			return nil, fmt.Errorf("registry %s: named twice", registry.Host)
+		}
+		c, err := s.newClient(registry)
+		if err != nil {
+			return nil, fmt.Errorf("registry %s: %w", registry.Host, err)
+		}
+		v.clients[registry.Host] = c
+	}
+	v.id = s.viewID(options)
+	for _, c := range v.clients {
+		c.view = v.id
+	}
+	return v, nil
+}
+
+// ID is the same for views with the same options and credentials in this
+// process, and tells nothing about them.
+func (v *View) ID() string { return v.id }
+
+func (s *Store) viewID(options ViewOptions) string {
+	type identity struct {
+		Host, CAs, Credential string
+		PlainHTTP             bool
+		TokenHosts            []string
+	}
+	list := []identity{}
+	for _, r := range options.Registries {
+		credential := "anonymous"
+		if r.Credential != nil {
+			credential = r.Credential.ID()
+		}
+		list = append(list, identity{r.Host, string(r.CAs), credential, r.PlainHTTP, r.TokenHosts})
+	}
+	slices.SortFunc(list, func(a, b identity) int { return strings.Compare(a.Host, b.Host) })
+	data, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // strings and bools always encode
+	}
+	mac := hmac.New(sha256.New, s.idKey[:])
+	mac.Write(data)
+	return hex.EncodeToString(mac.Sum(nil)[:16])
+}
+
+func (s *Store) newClient(r Registry) (*client, error) {
+	c := &client{store: s, registry: r, scheme: "https", host: reference(r.Host, "").Host()}
+	if r.PlainHTTP {
+		c.scheme = "http"
+	}
+	trip := http.RoundTripper(s.transport("", nil))
+	if len(r.CAs) > 0 {
+		own, err := x509.SystemCertPool()
+		if err != nil {
+			own = x509.NewCertPool()
+		}
+		alone := x509.NewCertPool()
+		if !alone.AppendCertsFromPEM(r.CAs) || !own.AppendCertsFromPEM(r.CAs) {
+			return nil, fmt.Errorf("no certificate in ca")
+		}
+		sum := sha256.Sum256(r.CAs)
+		name := hex.EncodeToString(sum[:])
+		trip = &router{host: c.host, to: s.transport("only "+name, alone), others: s.transport("also "+name, own)}
+	}
+	c.http = &http.Client{Transport: trip, CheckRedirect: checkRedirect}
+	c.tokens = &http.Client{Transport: trip, CheckRedirect: stayAtOrigin}
+	return c, nil
+}
+
+// router lets a registry's own CAs alone vouch for it.
+type router struct {
+	host       string
+	to, others http.RoundTripper
+}
+
+func (r *router) RoundTrip(req *http.Request) (*http.Response, error) {
+	if strings.EqualFold(req.URL.Host, r.host) {
+		return r.to.RoundTrip(req)
+	}
+	return r.others.RoundTrip(req)
+}
+
+// client gives the client for the host.
+func (v *View) client(host string) *client {
+	if c, ok := v.clients[host]; ok {
+		return c
+	}
+	c, err := v.store.newClient(Registry{Host: host})
+	if err != nil {
+		panic(err) // only CAs can be wrong
+	}
+	c.view = v.id
+	return c
+}
+
+func reference(host, repository string) registry.Reference {
+	return registry.Reference{Registry: host, Repository: repository}
+}
+
+// Resolve implements verifier.Store.
+func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Subject, error) {
+	if ref.Digest != "" {
+		if err := ref.Digest.Validate(); err != nil {
+			return verifier.Subject{}, &verifier.Error{Reason: verifier.ReasonReferenceInvalid, Message: "not a digest that can be checked", Err: err}
+		}
+		return verifier.Subject{Reference: ref, Digest: ref.Digest}, nil
+	}
+	if ref.Registry == "" || ref.Repository == "" || ref.Tag == "" {
+		return verifier.Subject{}, &verifier.Error{Reason: verifier.ReasonReferenceInvalid, Message: "a reference without registry, repository or tag"}
+	}
+	key := v.id + " " + ref.Name() + ":" + ref.Tag
+	if d, ok := v.store.tags.Get(key); ok {
+		return verifier.Subject{Reference: ref, Digest: d}, nil
+	}
+	c := v.client(ref.Registry)
+	d, err := v.store.tagFlights.Do(ctx, key, v.store.options.Budget, func(ctx context.Context) (digest.Digest, error) {
+		if d, ok := v.store.tags.Get(key); ok {
+			return d, nil
+		}
+		d, err := c.resolve(ctx, ref.Repository, ref.Tag)
+		if err != nil {
+			return "", err
+		}
+		now := time.Now()
+		v.store.tags.Put(key, d, int64(len(d)), now.Add(v.store.options.TagTTL))
+		v.store.subjects.Put(c.key("subject", ref.Repository, d.String()), struct{}{}, 0, now.Add(v.store.options.ListTTL))
+		return d, nil
+	})
+	if err != nil {
+		return verifier.Subject{}, gaveUp(c.host, err)
+	}
+	return verifier.Subject{Reference: ref, Digest: d}, nil
+}
+
+// Fetch implements verifier.Store.
+func (v *View) Fetch(ctx context.Context, subject verifier.Subject, d ocispec.Descriptor) ([]byte, error) {
+	limit := int64(maxBlobBytes)
+	if isManifest(d.MediaType) || isIndex(d.MediaType) {
+		limit = maxManifestBytes
+	}
+	if err := check(d, limit); err != nil {
+		return nil, err
+	}
+	c, repository := v.client(subject.Reference.Registry), subject.Reference.Repository
+	data, ok := v.store.blobs.Get(d.Digest.String())
+	if !ok {
+		var err error
+		key := c.key("content", repository, d.MediaType, d.Digest.String(), fmt.Sprint(d.Size))
+		data, err = v.store.blobFlights.Do(ctx, key, v.store.options.Budget, func(ctx context.Context) ([]byte, error) {
+			if data, ok := v.store.blobs.Get(d.Digest.String()); ok {
+				return data, nil
+			}
+			data, err := c.fetch(ctx, repository, d)
+			if err != nil {
+				return nil, err
+			}
+			v.store.blobs.Put(d.Digest.String(), data, int64(len(data)), forever())
+			return data, nil
+		})
+		if err != nil {
+			return nil, gaveUp(c.host, err)
+		}
+	}
+	if int64(len(data)) != d.Size {
+		return nil, wrongSize(d, int64(len(data)))
+	}
+	return bytes.Clone(data), nil
+}
