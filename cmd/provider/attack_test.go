@@ -127,7 +127,7 @@ func TestL03_TagMovesWithinTTL(t *testing.T) {
 
 func TestL05_CachedDecisionFollowsAChangedPolicy(t *testing.T) {
 	s := newScene(t, registrytest.Options{}, trusting("wabbit"))
-	go s.app.source.Run(t.Context())
+	go func() { _ = s.app.source.Run(t.Context()) }()
 	s.run(t, "image cart:1.4\nsign cart:1.4 by=wabbit")
 	expect(t, s.verify(t, "cart:1.4"), "TRUSTED/TRUSTED")
 	s.registry.Reset()

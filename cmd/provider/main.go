@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &exit):
 		return int(exit)
 	default:
-		fmt.Fprintln(stderr, "countersign:", err)
+		_, _ = fmt.Fprintln(stderr, "countersign:", err)
 		return exitUndecided
 	}
 }

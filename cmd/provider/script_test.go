@@ -118,7 +118,7 @@ func scriptServe(ts *testscript.TestScript, _ bool, args []string) {
 	go func() {
 		defer close(listening)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
-			s.log.add(lines.Text() + "\n")
+			_, _ = io.WriteString(s.log, lines.Text()+"\n")
 			var record map[string]any
 			if json.Unmarshal(lines.Bytes(), &record) == nil && record["msg"] == "listening" {
 				listening <- record
@@ -219,7 +219,7 @@ func send(ts *testscript.TestScript, path string, body []byte) ([]byte, int) {
 	ts.Check(err)
 	response, err := transport.RoundTrip(request)
 	ts.Check(err)
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	answer, err := io.ReadAll(response.Body)
 	ts.Check(err)
 	return answer, response.StatusCode
@@ -231,7 +231,7 @@ func scriptGet(ts *testscript.TestScript, neg bool, args []string) {
 		if err != nil {
 			return err
 		}
-		defer response.Body.Close()
+		defer func() { _ = response.Body.Close() }()
 		body, err := io.ReadAll(response.Body)
 		if err != nil {
 			return err
@@ -283,10 +283,10 @@ type syncBuffer struct {
 	text strings.Builder
 }
 
-func (b *syncBuffer) add(s string) {
+func (b *syncBuffer) Write(data []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.text.WriteString(s)
+	return b.text.Write(data)
 }
 
 func (b *syncBuffer) String() string {

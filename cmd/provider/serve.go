@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,7 +96,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 		Metrics:       metrics,
 		VerifyTimeout: o.verifyTimeout,
 		MutateTimeout: o.mutateTimeout,
-		DrainDelay:    o.drainDelay,
+		DrainDelay:    cmp.Or(o.drainDelay, -1), // there, zero is the default
 	})
 	if err != nil {
 		return err
@@ -106,7 +107,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 		if listeners[i], err = config.Listen(ctx, "tcp", address); err != nil {
 			return err
 		}
-		defer listeners[i].Close()
+		defer func() { _ = listeners[i].Close() }()
 	}
 	health, figures := provider.PlainServer(server.Health()), provider.PlainServer(metrics.Handler())
 

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/countersign-dev/countersign/internal/store/registrytest"
+)
+
+// pages are the documents whose commands and policies must be true.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifiers, err := filepath.Glob("../../docs/verifiers/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := map[string]string{}
+	for _, file := range append(append(files, verifiers...), "../../README.md") {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[file] = string(data)
+	}
+	return texts
+}
+
+var fence = regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```")
+
+// commands are the lines of sh fences that run countersign.
+func commands(page string) []string {
+	var lines []string
+	for _, block := range fence.FindAllStringSubmatch(page, -1) {
+		if block[1] != "sh" {
+			continue
+		}
+		for line := range strings.Lines(block[2]) {
+			if strings.HasPrefix(line, "countersign ") {
+				lines = append(lines, strings.TrimSpace(line))
+			}
+		}
+	}
+	return lines
+}
+
+func TestEveryCommandInTheDocumentsRuns(t *testing.T) {
+	texts := pages(t)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	w := newWorld(t, dir, registrytest.Options{})
+	if err := w.build("image cart:1.4\nsign cart:1.4 by=wabbit\nimage pay:2\nsign pay:2 by=wabbit\nimage unsigned:1"); err != nil {
+		t.Fatal(err)
+	}
+	tls, err := makeTLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tls["policies/production.yaml"] = []byte(strings.ReplaceAll(strings.ReplaceAll(trusting("wabbit"), "$REGISTRY", w.registry.Host()), "wabbit.crt", "../wabbit.crt"))
+	if err := os.Mkdir("policies", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, data := range tls {
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ran := 0
+	for file, page := range texts {
+		for _, line := range commands(page) {
+			ran++
+			t.Run(filepath.Base(file)+"/"+line, func(t *testing.T) { runLine(t, line, w.registry.Host()) })
+		}
+	}
+	if ran < 10 {
+		t.Errorf("only %d commands found in the documents", ran)
+	}
+}
+
+// runLine runs a command as it stands in a document, but for the registry and
+// the ports. "# exit N" behind it says how it ends.
+func runLine(t *testing.T, line, host string) {
+	line, comment, _ := strings.Cut(line, "#")
+	want := exitTrusted
+	if _, code, ok := strings.Cut(comment, "exit "); ok && len(code) == 1 {
+		want, _ = strconv.Atoi(code)
+	}
+	line = strings.ReplaceAll(line, "shop.example.com", host)
+	line = regexp.MustCompile(`127\.0\.0\.1:(6001|9099|8888)`).ReplaceAllString(line, "127.0.0.1:0")
+	args := strings.Fields(line)[1:]
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	stdout, stderr := &bytes.Buffer{}, &syncBuffer{}
+	switch args[0] {
+	case "serve":
+		for _, flag := range []string{"--listen", "--health-listen", "--metrics-listen"} {
+			if !strings.Contains(line, flag+" ") {
+				args = append(args, flag, "127.0.0.1:0")
+			}
+		}
+		if !strings.Contains(line, "--drain-delay") {
+			args = append(args, "--drain-delay", "0s")
+		}
+		go func() {
+			for tick := time.NewTicker(5 * time.Millisecond); ; {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+					if strings.Contains(stderr.String(), `"msg":"listening"`) {
+						cancel()
+						return
+					}
+				}
+			}
+		}()
+	case "verify", "explain", "discover", "resolve":
+		if !strings.Contains(line, "--allow-loopback") {
+			args = append(args, "--allow-loopback")
+		}
+	}
+	if got := run(ctx, args, stdout, stderr); got != want {
+		t.Errorf("exit %d, want %d\n%s%s", got, want, stdout, stderr)
+	}
+	if args[0] == "serve" && !strings.Contains(stderr.String(), `"msg":"listening"`) {
+		t.Errorf("it did not listen: %s", stderr)
+	}
+}
+
+func TestEveryFlagHasAnExampleInTheDocuments(t *testing.T) {
+	var examples strings.Builder
+	for _, page := range pages(t) {
+		for _, line := range commands(page) {
+			examples.WriteString(" " + line + " ")
+		}
+	}
+	root := rootCommand()
+	for _, command := range root.Commands() {
+		command.Flags().VisitAll(func(flag *pflag.Flag) {
+			if flag.Name == "help" {
+				return
+			}
+			if !strings.Contains(examples.String(), " --"+flag.Name+" ") && (flag.Shorthand == "" || !strings.Contains(examples.String(), " -"+flag.Shorthand+" ")) {
+				t.Errorf("countersign %s --%s has no example in docs/", command.Name(), flag.Name)
+			}
+		})
+		if command.Name() != "help" && !hasExample(command, examples.String()) {
+			t.Errorf("countersign %s has no example in docs/", command.Name())
+		}
+	}
+}
+
+func hasExample(command *cobra.Command, examples string) bool {
+	return strings.Contains(examples, " countersign "+command.Name()+" ")
+}
+
+// TestThePoliciesInTheDocumentsAreGood loads each yaml fence that is a whole
+// document of ours. The certificates that it names are there.
+func TestThePoliciesInTheDocumentsAreGood(t *testing.T) {
+	dir := t.TempDir()
+	w := newWorld(t, dir, registrytest.Options{})
+	root := w.signers["wabbit"].Root().PEM()
+	loaded := 0
+	for file, page := range pages(t) {
+		for i, block := range fence.FindAllStringSubmatch(page, -1) {
+			if block[1] != "yaml" || !strings.HasPrefix(block[2], "apiVersion: countersign.dev/") {
+				continue
+			}
+			loaded++
+			t.Run(filepath.Base(file)+"/"+strconv.Itoa(i), func(t *testing.T) {
+				dir := t.TempDir()
+				for _, named := range regexp.MustCompile(`file: ([\w./-]+)`).FindAllStringSubmatch(block[2], -1) {
+					path := named[1]
+					if !filepath.IsAbs(path) {
+						path = filepath.Join(dir, path)
+					} else {
+						t.Skipf("names %s, which is on no test machine", path)
+					}
+					if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(path, root, 0o600); err != nil {
+						t.Fatal(err)
+					}
+				}
+				policy := filepath.Join(dir, "policy.yaml")
+				if err := os.WriteFile(policy, []byte(block[2]), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				app, err := newApp(t.Context(), appOptions{config: policy})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, problem := range app.snapshot().Problems() {
+					t.Error(problem)
+				}
+			})
+		}
+	}
+	if loaded == 0 {
+		t.Error("no policy found in the documents")
+	}
+}
