@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -29,10 +30,17 @@ const (
 // are found at once.
 type decoder struct {
 	// lines remembers where each path stands, for the checks that follow.
-	lines    map[string]int
+	lines map[string]int
+	// meant are fields that are there under a wrong name: they are not missing
+	// as well.
+	meant    map[string]bool
 	problems []Problem
 	nodes    int
 	tooLarge bool
+}
+
+func newDecoder() *decoder {
+	return &decoder{lines: map[string]int{}, meant: map[string]bool{}}
 }
 
 func (d *decoder) problem(line int, path, message, remedy string) {
@@ -122,15 +130,22 @@ func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, path string, li
 		d.mistyped(node, path, line, "an object with "+list(known, "and"))
 		return
 	}
+	strangers := false
 	seen := d.eachField(node, path, depth, func(key, value *yaml.Node, child string) {
 		i := slices.Index(known, key.Value)
 		if i < 0 {
+			strangers = true
+			d.meant[join(path, suggest(key.Value, known))] = true
 			d.problem(key.Line, child, "unknown field", remedyForField(path, key.Value, known))
 			return
 		}
 		d.decode(value, fields[i].value, child, depth+1)
 	})
-	d.checkPresence(fields, seen, path, line)
+	if d.tooLarge {
+		return
+	}
+	d.checkRequired(fields, seen, path, line)
+	d.checkChoices(fields, seen, path, line, strangers)
 }
 
 // eachField calls visit for each field of a mapping, once, and returns the
@@ -157,25 +172,27 @@ func (d *decoder) eachField(node *yaml.Node, path string, depth int, visit func(
 	return seen
 }
 
-// checkPresence finds required fields that are missing, and choices of which
-// none or several are made.
-func (d *decoder) checkPresence(fields []field, seen map[string]int, path string, line int) {
-	if d.tooLarge {
-		return
+// checkRequired finds required fields that are missing.
+func (d *decoder) checkRequired(fields []field, seen map[string]int, path string, line int) {
+	for _, f := range fields {
+		_, there := seen[f.name]
+		if child := join(path, f.name); f.required && f.union == "" && !there && !d.meant[child] {
+			d.problem(line, child, "is missing", remedyForMissing(f))
+		}
 	}
+}
+
+// checkChoices finds choices of which none or several are made. Where there are
+// strangers, one of them is probably what was chosen.
+func (d *decoder) checkChoices(fields []field, seen map[string]int, path string, line int, strangers bool) {
 	unions := map[string][]string{} // name of the choice to its fields
 	for _, f := range fields {
 		if f.union != "" {
 			unions[f.union] = append(unions[f.union], f.name)
-		} else if _, there := seen[f.name]; f.required && !there {
-			d.problem(line, join(path, f.name), "is missing", remedyForMissing(f))
 		}
 	}
-	for _, f := range fields {
-		choices := unions[f.union]
-		if f.union == "" || choices[0] != f.name {
-			continue
-		}
+	for _, union := range slices.Sorted(maps.Keys(unions)) {
+		choices := unions[union]
 		var made []string
 		at := line
 		for _, choice := range choices {
@@ -183,14 +200,14 @@ func (d *decoder) checkPresence(fields []field, seen map[string]int, path string
 				made, at = append(made, choice), where
 			}
 		}
+		remedy := "Keep one of them"
+		if union == "rule" {
+			remedy = "Keep one of them, or put them as parts into all or any"
+		}
 		switch {
-		case len(made) == 0:
-			d.problem(line, path, "nothing is chosen", "Write one of "+list(choices, "or"))
+		case len(made) == 0 && !strangers:
+			d.problem(line, path, "nothing is chosen", "Write "+list(choices, "or"))
 		case len(made) > 1:
-			remedy := "Keep one of them"
-			if f.union == "rule" {
-				remedy = "Keep one of them, or put them as parts into all or any"
-			}
 			d.problem(at, path, list(made, "and")+" are both here, and one of them is what holds", remedy)
 		}
 	}
@@ -294,7 +311,10 @@ func (d *decoder) mistyped(node *yaml.Node, path string, line int, expected stri
 			remedy = "Put it in quotes"
 		}
 	}
-	if expected == "a list" {
+	switch expected {
+	case "true or false", "a number":
+		remedy = "Write " + expected + ", without quotes"
+	case "a list":
 		remedy = "Write it as a list, in [ ] or with a - before each part"
 	}
 	d.problem(line, path, "expected "+expected+", found "+found, remedy)

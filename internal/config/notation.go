@@ -52,19 +52,24 @@ func (c *compiler) notation(r rule) *notation.Verifier {
 	}
 	v, err := notation.New(options)
 	if err != nil {
-		c.problem(c.nearest(path, err.Error()), err.Error(), "")
+		at, what := c.nearest(path, err.Error())
+		c.problem(at, what, "")
 		return nil
 	}
 	return v
 }
 
-// nearest is the field that a complaint begins with: "trustedIdentities[1]: …".
-func (c *compiler) nearest(path, complaint string) string {
-	name, _, _ := strings.Cut(complaint, ":")
+// nearest finds the field that a complaint begins with, and the rest of it:
+// "trustedIdentities[1]: …".
+func (c *compiler) nearest(path, complaint string) (at, what string) {
+	name, rest, _ := strings.Cut(complaint, ": ")
 	if _, there := c.doc.lines[path+"."+name]; there {
-		return path + "." + name
+		return path + "." + name, rest
 	}
-	return path
+	if strings.HasPrefix(complaint, "trust store ") {
+		return path + ".trustStores", complaint
+	}
+	return path, complaint
 }
 
 // trustStores reads the certificates; sources of one name are one store.

@@ -168,7 +168,7 @@ func lineOf(chunk []byte, expression string) int {
 func parseDocument(file string, root *yaml.Node) *Document {
 	doc := &Document{File: file, Line: root.Line}
 	doc.glean(root)
-	d := &decoder{lines: map[string]int{}}
+	d := newDecoder()
 	readable := root.Kind == yaml.MappingNode && doc.checkHeader(root, d)
 	switch {
 	case root.Kind != yaml.MappingNode:
@@ -215,6 +215,7 @@ func (doc *Document) checkHeader(root *yaml.Node, d *decoder) bool {
 	switch version, line, there := at("apiVersion"); {
 	case !there:
 		d.problem(line, "apiVersion", "is missing", "Write apiVersion: "+api.APIVersion)
+	case len(d.problems) > before: // another kind has another version
 	case version != api.APIVersion:
 		d.problem(line, "apiVersion", quote(version)+" is not read here", "Write apiVersion: "+api.APIVersion)
 	}

@@ -96,7 +96,7 @@ func parsePattern(text string) (pattern, *patternError) {
 	if p.host, e = parseHost(hostText); e != nil {
 		return pattern{}, e
 	}
-	if e := p.path.refuse("segment"); e != nil {
+	if e := p.path.refuse(text, "segment"); e != nil {
 		return pattern{}, e
 	}
 	if e := refuseImpossible(p); e != nil {
@@ -153,18 +153,18 @@ func parseHost(text string) (hostPattern, *patternError) {
 	if strings.Contains(port, "*") {
 		return h, &patternError{quote(text) + " has a wildcard for a port", "Write the port, or none for 443"}
 	}
-	return h, h.labels.refuse("label")
+	return h, h.labels.refuse(text, "label")
 }
 
-func (q sequence) refuse(word string) *patternError {
+func (q sequence) refuse(text, word string) *patternError {
 	for i, s := range q.segments {
 		switch {
 		case s.text == "":
-			return &patternError{"it has an empty " + word, "Delete the separator that is too much"}
+			return &patternError{quote(text) + " has an empty " + word, "Delete the separator that is too much"}
 		case s.class == classPartial && strings.Contains(s.text, "**"):
-			return &patternError{quote(s.text) + " has ** inside a " + word, "Write * within a " + word + ", or ** in place of a whole one"}
+			return &patternError{quote(text) + " has ** inside a " + word, "Write * within a " + word + ", or ** in place of a whole one"}
 		case i > 0 && s.class == classMany && q.segments[i-1].class == classMany:
-			return &patternError{"it has ** twice in a row", "One ** stands for as many as there are"}
+			return &patternError{quote(text) + " has ** twice in a row", "One ** stands for as many as there are"}
 		}
 	}
 	return nil

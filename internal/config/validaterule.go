@@ -73,7 +73,7 @@ func (v validator) notation(path string, n *api.Notation) {
 		v.at(path+".trustStores.tsa", "timestamps matter only to signers of a ca trust store, and there is none", "Add ca, or delete tsa")
 	}
 	v.trustedIdentities(path+".trustedIdentities", n.TrustedIdentities)
-	if _, there := v.lines[path+".level"]; !there {
+	if v.absent(path + ".level") {
 		v.at(path+".level", "is missing", "Write level: "+list(n.Level.Values(), "or"))
 	}
 	if n.Override != nil {
@@ -82,6 +82,12 @@ func (v validator) notation(path string, n *api.Notation) {
 	if n.VerifyTimestamp != "" && len(stores.TSA) == 0 {
 		v.at(path+".verifyTimestamp", "there is no timestamping authority that it could be about", "Add trustStores.tsa, or delete it")
 	}
+}
+
+// absent reports whether the field is not there, not even misspelled.
+func (v validator) absent(path string) bool {
+	_, there := v.lines[path]
+	return !there && !v.meant[path]
 }
 
 func (v validator) sources(path string, sources []api.TrustStoreSource) {
@@ -108,7 +114,7 @@ func (v validator) sources(path string, sources []api.TrustStoreSource) {
 
 func (v validator) trustedIdentities(path string, identities []string) {
 	v.limit(path, len(identities), api.MaxTrustedIdentities)
-	if _, there := v.lines[path]; !there {
+	if v.absent(path) {
 		v.at(path, "is missing", `Write "x509.subject: C=…, ST=…, O=…, CN=…", or "*" for everyone whom the trust stores vouch for`)
 	}
 	if len(identities) < 2 {
