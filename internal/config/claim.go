@@ -42,13 +42,13 @@ func claim(text string) (pattern, bool) {
 	if e == nil {
 		return p, true
 	}
-	// Docker Hub's short names.
-	if ref, err := verifier.ParseReference(text); err == nil {
+	host, path, hasPath := strings.Cut(text, "/")
+	// Docker Hub's short names, unless it is a host alone.
+	if ref, err := verifier.ParseReference(text); err == nil && (hasPath || !strings.Contains(host, ".")) {
 		if p, e := parsePattern(ref.Name()); e == nil {
 			return p, true
 		}
 	}
-	host, path, _ := strings.Cut(text, "/")
 	if host == "index.docker.io" {
 		host = "docker.io"
 	}
