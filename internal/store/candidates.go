@@ -203,16 +203,20 @@ func ahead(ctx context.Context, entries []entry, work func(context.Context, entr
 // candidate fetches and judges one entry.
 func (v *View) candidate(ctx context.Context, c *client, e entry, subject verifier.Subject, wanted verifier.Wanted) found {
 	d := e.descriptor
+	unread := verifier.Candidate{Descriptor: d, Source: e.source}
+	if !undetermined(d.ArtifactType) {
+		unread.ArtifactType = d.ArtifactType
+	}
 	if !isManifest(d.MediaType) {
 		return found{
-			candidate: verifier.Candidate{Descriptor: d, Source: e.source},
+			candidate: unread,
 			err:       &verifier.Error{Reason: verifier.ReasonFormatUnsupported, Message: "a candidate is not a manifest but of another media type"},
 			skip:      e.source != verifier.SourceTagSuffix && !selects(wanted, d.ArtifactType),
 		}
 	}
 	m, err := v.manifest(ctx, c, subject.Reference.Repository, d)
 	if err != nil {
-		return found{candidate: verifier.Candidate{Descriptor: d, Source: e.source}, err: gaveUp(c.host, err)}
+		return found{candidate: unread, err: gaveUp(c.host, err)}
 	}
 	return judge(e, m, subject, wanted)
 }

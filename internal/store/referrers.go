@@ -246,10 +246,11 @@ func open(decoder *json.Decoder, want json.Delim) error {
 	return nil
 }
 
-// take keeps a descriptor once, if it is or may be of a wanted type.
+// take keeps a descriptor once, if it names something that is or may be of a
+// wanted type.
 func (l *collector) take(d ocispec.Descriptor) {
 	line := listed{d.MediaType, d.Digest, d.Size}
-	if l.seen[line] || !selects(l.wanted, d.ArtifactType) && !undetermined(d.ArtifactType) {
+	if d.Digest == "" || l.seen[line] || !selects(l.wanted, d.ArtifactType) && !undetermined(d.ArtifactType) {
 		return
 	}
 	if l.seen == nil {

@@ -298,7 +298,9 @@ func (c *client) realm(wants challenge, credential auth.Credential) (*url.URL, *
 		return nil, fail(verifier.ReasonRegistryInvalid, nil, "", "the registry %s names a token endpoint without TLS", c.host)
 	}
 	host := strings.ToLower(realm.Host)
-	named := strings.EqualFold(realm.Hostname(), hostname(c.host)) || hubRealms[c.host] == host || slices.Contains(c.registry.TokenHosts, host)
+	own := c.endpoint("", "")
+	named := strings.EqualFold(realm.Hostname(), own.Hostname()) && port(realm) == port(own) ||
+		hubRealms[c.host] == host || slices.Contains(c.registry.TokenHosts, host)
 	if !named && !credential.Anonymous() {
 		return nil, fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("realm %s", realm.Redacted()),
 			fmt.Sprintf("If that is right, add it to registries[].tokenHosts of %s.", c.registry.Host),
@@ -306,8 +308,6 @@ func (c *client) realm(wants challenge, credential auth.Credential) (*url.URL, *
 	}
 	return realm, nil
 }
-
-func hostname(hostport string) string { return (&url.URL{Host: hostport}).Hostname() }
 
 // pullScope is what a token must allow: to pull from the repository, and
 // whatever else about reading it the challenge asks for. More is never asked
