@@ -211,10 +211,8 @@ func open(t testing.TB, options provider.Options, edit ...func(*provider.Certifi
 	if options.VerifyTimeout == 0 { // deadlines are tested by a fake clock, not on a busy machine
 		options.VerifyTimeout, options.MutateTimeout = 30*time.Second, 30*time.Second
 	}
-	files := provider.CertificateOptions{
-		CertFile: filepath.Join(d.dir, "tls.crt"), KeyFile: filepath.Join(d.dir, "tls.key"),
-		ClientCAFile: filepath.Join(d.dir, "ca.crt"), Logger: options.Logger, Metrics: d.metrics,
-	}
+	files := d.files()
+	files.Logger, files.Metrics = options.Logger, d.metrics
 	for _, e := range edit {
 		e(&files)
 	}
@@ -249,6 +247,12 @@ func open(t testing.TB, options provider.Options, edit ...func(*provider.Certifi
 		},
 	}
 	return d
+}
+
+func (d *door) files() provider.CertificateOptions {
+	return provider.CertificateOptions{
+		CertFile: filepath.Join(d.dir, "tls.crt"), KeyFile: filepath.Join(d.dir, "tls.key"), ClientCAFile: filepath.Join(d.dir, "ca.crt"),
+	}
 }
 
 func (d *door) write(t testing.TB, name string, content []byte) {

@@ -34,10 +34,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.metrics.inFlight.Add(-1, name)
 	header := w.Header()
 	header["Content-Type"] = []string{"application/json"}
-	if s.draining.Load() {
-		header["Connection"] = []string{"close"}
-	}
-
 	buffer := buffers.Get().(*[]byte)
 	body := (*buffer)[:0]
 	trace := s.newTrace()
@@ -52,6 +48,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		status, outcome = failure.status, failure.outcome
 		body = appendFailure(body[:0], failure.text)
 		s.logFailure(r, failure, trace)
+	}
+	if s.draining.Load() {
+		header["Connection"] = []string{"close"}
 	}
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
