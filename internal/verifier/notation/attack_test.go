@@ -20,7 +20,7 @@ import (
 // it was, by one that names B, and by one that names B in all it can.
 func TestL05bTransplantedSignature(t *testing.T) {
 	c := newCast()
-	other := notationtest.NewSubject("another image")
+	other := notationtest.NewSubject("no image") // of the same size
 	for name, envelope := range map[string]string{"JWS": notationtest.JWS, "COSE": notationtest.COSE} {
 		for level, change := range map[string]func(*notation.Options){
 			"strict": nil,

@@ -127,6 +127,7 @@ func TestEachCauseHasItsReason(t *testing.T) {
 		{name: "certificate for servers", by: noEKU, sign: notationtest.SignOptions{Chain: serverLeaf.Chain()}, want: verifier.ReasonSignatureInvalid},
 		{name: "no chain", sign: notationtest.SignOptions{Chain: []*x509.Certificate{}}, want: verifier.ReasonSignatureInvalid},
 		{name: "100 certificates", sign: notationtest.SignOptions{Chain: repeat(c.root.Certificate, 100)}, want: verifier.ReasonFormatUnsupported},
+		{name: "a key that is expensive", sign: notationtest.SignOptions{Chain: []*x509.Certificate{c.leaf.Certificate, c.root.NewHeavy(16384).Certificate, c.root.Certificate}}, want: verifier.ReasonFormatUnsupported},
 		{name: "payload of another type", sign: notationtest.SignOptions{PayloadType: "application/json"}, want: verifier.ReasonFormatUnsupported},
 		{name: "payload is no JSON", sign: notationtest.SignOptions{Envelope: notationtest.COSE, Payload: []byte("sha256:…")}, want: verifier.ReasonFormatUnsupported},
 		{name: "payload names no image", sign: notationtest.SignOptions{Payload: []byte(`{"a":1}`)}, want: verifier.ReasonFormatUnsupported},
@@ -171,6 +172,10 @@ func TestEachCauseHasItsReason(t *testing.T) {
 		{name: "no timestamp", trust: withTSA(c), want: verifier.ReasonTimestampInvalid},
 		{name: "no timestamp, needed after expiry only", trust: both(withTSA(c), func(o *notation.Options) { o.VerifyTimestamp = "afterCertExpiry" })},
 		{name: "timestamp is garbage", trust: withTSA(c), sign: notationtest.SignOptions{Token: []byte("garbage")}, want: verifier.ReasonTimestampInvalid},
+		{name: "timestamp of 700 certificates", trust: withTSA(c), sign: notationtest.SignOptions{TSA: laden(c, repeat(c.tsaRoot.Certificate, 700))}, want: verifier.ReasonTimestampInvalid},
+		{name: "timestamp of 700 certificates, not needed", sign: notationtest.SignOptions{TSA: laden(c, repeat(c.tsaRoot.Certificate, 700))}},
+		{name: "timestamp with a key that is expensive", trust: withTSA(c), sign: notationtest.SignOptions{TSA: laden(c, []*x509.Certificate{c.tsaRoot.NewHeavy(16384).Certificate})}, want: verifier.ReasonTimestampInvalid},
+		{name: "timestamp with some certificates more", trust: withTSA(c), sign: notationtest.SignOptions{TSA: laden(c, repeat(c.root.Certificate, 5))}},
 		{name: "timestamp of another signature", trust: withTSA(c), sign: notationtest.SignOptions{Token: c.tsa.Token([]byte("another"))}, want: verifier.ReasonTimestampInvalid},
 		{name: "timestamp by a stranger", trust: withTSA(c), sign: notationtest.SignOptions{TSA: wrongTSA}, want: verifier.ReasonTimestampInvalid},
 		{name: "timestamp by a signer", trust: func(o *notation.Options) { o.TrustStores = append(o.TrustStores, store("tsa", "clock", c.root)) },
@@ -211,6 +216,11 @@ func at(c cast, when time.Time) *notationtest.TSA {
 func accurate(tsa *notationtest.TSA, accuracy time.Duration) *notationtest.TSA {
 	tsa.Accuracy = accuracy
 	return tsa
+}
+
+// laden is the authority with certificates in its tokens that nobody needs.
+func laden(c cast, extra []*x509.Certificate) *notationtest.TSA {
+	return &notationtest.TSA{Certificate: c.tsa.Certificate, Extra: extra}
 }
 
 func repeat(c *x509.Certificate, n int) []*x509.Certificate {

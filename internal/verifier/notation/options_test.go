@@ -217,6 +217,7 @@ func TestParseCertificates(t *testing.T) {
 		{"nothing", nil, 0},
 		{"text", []byte("no certificate"), 0},
 		{"private key", c.root.KeyPEM(), 0},
+		{"private key and certificate", append(c.root.KeyPEM(), c.root.PEM()...), 0},
 		{"certificate and private key", append(c.root.PEM(), c.root.KeyPEM()...), 0},
 		{"the second damaged", []byte(strings.Replace(string(two), "-----END CERTIFICATE-----\n-----BEGIN", "-----END CERTIFICATE-----\n-----BEGIN CERTIFICATE-----\n%\n-----BEGIN", 1)), 0},
 		{"cut short", two[:len(two)-40], 0},
@@ -233,6 +234,9 @@ func TestParseCertificates(t *testing.T) {
 			}
 			if err != nil {
 				t.Log(err)
+				if strings.Contains(test.name, "private key") && !strings.Contains(err.Error(), "private key") {
+					t.Error("does not say that a secret is where none belongs")
+				}
 			}
 		})
 	}

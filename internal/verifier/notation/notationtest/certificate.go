@@ -11,6 +11,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/pem"
+	"errors"
+	"io"
 	"math/big"
 	"time"
 )
@@ -110,6 +112,22 @@ func (c *Certificate) Reissue(o CertificateOptions) *Certificate {
 		t.KeyUsage, t.ExtKeyUsage = c.KeyUsage, c.ExtKeyUsage
 		t.BasicConstraintsValid, t.IsCA = c.BasicConstraintsValid, c.IsCA
 	})
+}
+
+// NewHeavy makes a certificate below c whose RSA key has so many bits. Nobody
+// has the private key: it is there to be expensive, not to sign.
+func (c *Certificate) NewHeavy(bits int) *Certificate {
+	n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1)) //nolint:gosec // a test's constant
+	public := &rsa.PublicKey{N: n.Add(n, big.NewInt(1)), E: 65537}
+	return issue(c, CertificateOptions{Key: keyless{public}}, "heavy.example.test", authority)
+}
+
+type keyless struct{ public crypto.PublicKey }
+
+func (k keyless) Public() crypto.PublicKey { return k.public }
+
+func (keyless) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, errors.New("there is no private key")
 }
 
 func authority(t *x509.Certificate) {

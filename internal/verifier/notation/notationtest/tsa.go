@@ -7,6 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"io"
@@ -28,6 +29,8 @@ type TSA struct {
 	Time time.Time
 	// Accuracy in whole seconds; zero says none.
 	Accuracy time.Duration
+	// Extra are certificates that a token brings along for nothing.
+	Extra []*x509.Certificate
 }
 
 // The identifiers of RFC 5652 (CMS), RFC 5035 (signing certificate), RFC 3161
@@ -133,7 +136,7 @@ func (t *TSA) token(imprint tspclient.MessageImprint, nonce *big.Int) []byte {
 		algorithm = pkix.AlgorithmIdentifier{Algorithm: oid(idECDSAWithSHA256)}
 	}
 	var certificates []byte
-	for _, c := range t.Certificate.Chain() {
+	for _, c := range append(t.Certificate.Chain(), t.Extra...) {
 		certificates = append(certificates, c.Raw...)
 	}
 	digestAlgorithm := pkix.AlgorithmIdentifier{Algorithm: oid(idSHA256), Parameters: asn1.NullRawValue}
