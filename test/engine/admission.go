@@ -138,12 +138,11 @@ func (e *Engine) reviewExpanded(ctx context.Context, into *types.Responses, obje
 		return fmt.Errorf("expand: %w", err)
 	}
 	for _, resultant := range resultants {
-		implied, err := e.client.Review(ctx, &target.AugmentedUnstructured{
+		implied, err := e.client.Review(ctx, generated(&target.AugmentedUnstructured{
 			Object:    *resultant.Obj,
 			Namespace: namespace,
-			Operation: operation,
 			Source:    mutationtypes.SourceTypeGenerated,
-		}, reviews.EnforcementPoint(point))
+		}, operation), reviews.EnforcementPoint(point))
 		if err != nil {
 			return fmt.Errorf("review of the generated %s: %w", resultant.Obj.GetKind(), err)
 		}

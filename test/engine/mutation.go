@@ -21,13 +21,12 @@ func (e *Engine) Mutate(ctx context.Context, request *admissionv1.AdmissionReque
 	}
 	own := object.GetNamespace()
 	object.SetNamespace(request.Namespace)
-	changed, err := e.mutation.Mutate(ctx, &mutationtypes.Mutable{
+	changed, err := e.mutate(ctx, &mutationtypes.Mutable{
 		Object:    object,
 		Namespace: e.namespaces.get(request.Namespace),
 		Username:  request.UserInfo.Username,
 		Source:    mutationtypes.SourceTypeOriginal,
-		Operation: request.Operation,
-	})
+	}, request.Operation)
 	if err != nil {
 		return nil, false, err
 	}

@@ -47,6 +47,9 @@ func TestPinDigests(t *testing.T) {
 			if !bytes.HasPrefix(content, []byte("# ")) || strings.HasPrefix(name, "mutated-") != (c.Result != nil) {
 				t.Fatal("want a comment first, and a result in mutated-* alone")
 			}
+			if c.Operation == admissionv1.Update && !engine.MatchesOperations {
+				t.Skip("this Gatekeeper pins on every operation")
+			}
 			if c.Result == nil {
 				c.Result = object(c.Object).DeepCopy().Object
 			}
