@@ -134,7 +134,7 @@ func leftAlone(host string, closed gate) *failure {
 		reason, cause = verifier.ReasonRegistryUnreachable, "is unavailable"
 	}
 	return fail(reason, fmt.Errorf("%s answered %d with Retry-After", host, closed.status),
-		"Try again later; a credential or a mirror usually has a higher limit.",
+		"Try again later; a credential or a mirror usually has a higher limit",
 		"the registry %s %s and wants to be left alone for %s", host, cause, time.Until(closed.until).Round(time.Second))
 }
 

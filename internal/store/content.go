@@ -81,7 +81,7 @@ func (c *client) notFetched(d ocispec.Descriptor, err error) error {
 		return &verifier.Error{
 			Reason:  verifier.ReasonRegistryInvalid,
 			Message: fmt.Sprintf("the registry %s lists %.19s… and does not have it", c.host, d.Digest),
-			Remedy:  "Sign the image again, or remove what is left of the old signature.",
+			Remedy:  "Sign the image again, or remove what is left of the old signature",
 			Err:     err,
 		}
 	}
@@ -173,7 +173,7 @@ func (c *client) noImage(what string) error {
 	return &verifier.Error{
 		Reason:  verifier.ReasonImageNotFound,
 		Message: fmt.Sprintf("the registry %s has no such %s in this repository", c.host, what),
-		Remedy:  "Check the reference, and that the image was pushed.",
+		Remedy:  "Check the reference, and that the image was pushed",
 	}
 }
 

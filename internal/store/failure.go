@@ -48,31 +48,31 @@ func (c *client) unreachable(host string, err error) *failure {
 	case errors.As(err, &redirect):
 		return fail(verifier.ReasonRegistryInvalid, err, "", "%s sent a redirect that is not followed", c.place(host))
 	case errors.As(err, &refused):
-		return said("Name the registry by an address that others reach it by.", "is at %s, %s address, which is never dialled", refused.addr, refused.what)
+		return said("Name the registry by an address that others reach it by", "is at %s, %s address, which is never dialled", refused.addr, refused.what)
 	case errors.As(err, &authority):
-		return said(fmt.Sprintf("Set registries[].ca of %s to the authority that issued its certificate.", host), "has a certificate signed by an unknown authority")
+		return said(fmt.Sprintf("Set registries[].ca of %s to the authority that issued its certificate", host), "has a certificate signed by an unknown authority")
 	case errors.As(err, &hostname):
-		return said("Name the registry as its certificate does.", "has a certificate for another name")
+		return said("Name the registry as its certificate does", "has a certificate for another name")
 	case errors.As(err, &certificate) && certificate.Reason == x509.Expired:
-		return said("Renew the registry's certificate.", "has a certificate that has expired or is not yet valid")
+		return said("Renew the registry's certificate", "has a certificate that has expired or is not yet valid")
 	case errors.As(err, &certificate):
-		return said("Renew the registry's certificate.", "has a certificate that is not valid")
+		return said("Renew the registry's certificate", "has a certificate that is not valid")
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return said(fmt.Sprintf("If that is meant, set registries[].plainHTTP of %s.", host), "speaks plain HTTP, not TLS")
+		return said(fmt.Sprintf("If that is meant, set registries[].plainHTTP of %s", host), "speaks plain HTTP, not TLS")
 	case errors.As(err, &alert):
 		return said("", "refused the TLS handshake (%s)", alert)
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return said("Check the host name in the image reference.", "is not known to DNS")
+		return said("Check the host name in the image reference", "is not known to DNS")
 	case errors.As(err, &dns):
 		return said("", "could not be looked up in DNS").retryable()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return said("", "did not answer within %s", c.store.options.AttemptTimeout).retryable()
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return said("Check that the registry runs and that its port is right.", "refused the connection").retryable()
+		return said("Check that the registry runs and that its port is right", "refused the connection").retryable()
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return said("", "cut the connection").retryable()
 	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
-		return said("Check the network policies between here and the registry.", "cannot be reached from this network").retryable()
+		return said("Check the network policies between here and the registry", "cannot be reached from this network").retryable()
 	}
 	return said("", "could not be asked").retryable()
 }
@@ -91,15 +91,15 @@ func (c *client) refused(status int, host string, shown bool) *failure {
 	switch {
 	case !shown:
 		return fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("%s answered %d", host, status),
-			fmt.Sprintf("Check that the image exists, and set registries[].auth of %s.", name),
+			fmt.Sprintf("Check that the image exists, and set registries[].auth of %s", name),
 			"the registry %s wants a credential and none is set", name)
 	case status == http.StatusForbidden:
 		return fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("%s answered %d", host, status),
-			"Check that the image exists and that the credential may pull from this repository.",
+			"Check that the image exists and that the credential may pull from this repository",
 			"the registry %s does not let the configured credential read here", name)
 	}
 	return fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("%s answered %d", host, status),
-		fmt.Sprintf("Renew the credential in registries[].auth of %s.", name),
+		fmt.Sprintf("Renew the credential in registries[].auth of %s", name),
 		"the registry %s refused the configured credential", name)
 }
 
@@ -109,13 +109,13 @@ func (c *client) unexpected(host string, status int) *failure {
 	switch {
 	case status == http.StatusTooManyRequests:
 		return fail(verifier.ReasonRegistryThrottled, cause,
-			"Try again later; a credential or a mirror usually has a higher limit.",
+			"Try again later; a credential or a mirror usually has a higher limit",
 			"%s has had too many requests", c.place(host)).retryable()
 	case status == http.StatusRequestTimeout, status >= 500 && status != http.StatusNotImplemented:
 		return fail(verifier.ReasonRegistryUnreachable, cause, "", "%s answered %d", c.place(host), status).retryable()
 	case status == http.StatusBadRequest && c.registry.PlainHTTP:
 		return fail(verifier.ReasonRegistryInvalid, cause,
-			fmt.Sprintf("If it speaks TLS, remove registries[].plainHTTP of %s.", c.registry.Host),
+			fmt.Sprintf("If it speaks TLS, remove registries[].plainHTTP of %s", c.registry.Host),
 			"the registry %s answered %d to plain HTTP", host, status)
 	}
 	return fail(verifier.ReasonRegistryInvalid, cause, "", "%s answered %d", c.place(host), status)
@@ -131,7 +131,7 @@ func gaveUp(host string, err error) error {
 		return &verifier.Error{
 			Reason:  verifier.ReasonTimeout,
 			Message: fmt.Sprintf("the registry %s did not answer in time", host),
-			Remedy:  "Try again: what was begun goes on.",
+			Remedy:  "Try again: what was begun goes on",
 			Err:     err,
 		}
 	}

@@ -92,7 +92,7 @@ func (m *manifest) about(subject digest.Digest) *verifier.Error {
 	return &verifier.Error{
 		Reason:  verifier.ReasonSubjectMismatch,
 		Message: "a referrer is about another image",
-		Remedy:  "Attach it to the image again; the registry lists it wrongly.",
+		Remedy:  "Attach it to the image again; the registry lists it wrongly",
 	}
 }
 

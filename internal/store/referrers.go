@@ -282,7 +282,7 @@ func tooMany(what string, limit int) error {
 	return &verifier.Error{
 		Reason:  verifier.ReasonLimitExceeded,
 		Message: fmt.Sprintf("the image has more than %d %s", limit, what),
-		Remedy:  "Remove referrers that are not needed from the image.",
+		Remedy:  "Remove referrers that are not needed from the image",
 	}
 }
 

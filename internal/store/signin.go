@@ -177,7 +177,7 @@ func (c *client) signIn(ctx context.Context, wants challenge, scope string) (aut
 		var err error
 		if credential, err = c.registry.Credential.Credential(ctx, c.registry.Host); err != nil {
 			return authorization{}, 0, fail(verifier.ReasonRegistryUnauthorized, err,
-				fmt.Sprintf("Check registries[].auth of %s.", c.registry.Host),
+				fmt.Sprintf("Check registries[].auth of %s", c.registry.Host),
 				"the credential for the registry %s could not be read", c.registry.Host)
 		}
 	}
@@ -303,7 +303,7 @@ func (c *client) realm(wants challenge, credential auth.Credential) (*url.URL, *
 		hubRealms[c.host] == host || slices.Contains(c.registry.TokenHosts, host)
 	if !named && !credential.Anonymous() {
 		return nil, fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("realm %s", realm.Redacted()),
-			fmt.Sprintf("If that is right, add it to registries[].tokenHosts of %s.", c.registry.Host),
+			fmt.Sprintf("If that is right, add it to registries[].tokenHosts of %s", c.registry.Host),
 			"the registry %s wants its credential sent to another host, %s", c.host, realm.Host)
 	}
 	return realm, nil

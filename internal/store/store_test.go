@@ -69,6 +69,10 @@ type seen struct {
 	list       []verifier.Reason // of the whole list
 }
 
+func (s seen) String() string {
+	return fmt.Sprintf("%d candidates, broken %v, list %v", len(s.candidates), s.broken, s.list)
+}
+
 func (s seen) digests() []digest.Digest {
 	var list []digest.Digest
 	for _, c := range s.candidates {

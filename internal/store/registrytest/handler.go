@@ -23,9 +23,9 @@ const maxUpload = 64 << 20
 var route = regexp.MustCompile(`^/v2/(.+)/(manifests|blobs|referrers|tags)/(.*)$`)
 
 func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
-	recorded := r.log.begin(req)
-	status := &statusWriter{ResponseWriter: w, status: http.StatusOK, answered: func() { r.log.answered(recorded) }}
-	defer func() { r.log.end(recorded, status.status) }()
+	recorded := r.journal.begin(req)
+	status := &statusWriter{ResponseWriter: w, status: http.StatusOK, answered: func() { r.journal.answered(recorded) }}
+	defer func() { r.journal.end(recorded, status.status) }()
 	if r.options.Latency > 0 {
 		select {
 		case <-time.After(r.options.Latency):

@@ -23,7 +23,7 @@ type Request struct {
 // String is the request as a test says it: "GET /v2/app/manifests/v1 200".
 func (q Request) String() string { return fmt.Sprintf("%s %s %d", q.Method, q.Path, q.Status) }
 
-type log struct {
+type journal struct {
 	mu          sync.Mutex // guards all below
 	requests    []*Request
 	clock       int
@@ -31,7 +31,7 @@ type log struct {
 	maxInFlight int
 }
 
-func (l *log) begin(req *http.Request) *Request {
+func (l *journal) begin(req *http.Request) *Request {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.clock++
@@ -42,7 +42,7 @@ func (l *log) begin(req *http.Request) *Request {
 	return q
 }
 
-func (l *log) answered(q *Request) {
+func (l *journal) answered(q *Request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if q.answered == 0 {
@@ -51,7 +51,7 @@ func (l *log) answered(q *Request) {
 	}
 }
 
-func (l *log) end(q *Request, status int) {
+func (l *journal) end(q *Request, status int) {
 	l.answered(q)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -62,10 +62,10 @@ func (l *log) end(q *Request, status int) {
 // Requests gives all requests since the start or the last Reset, in the order
 // of their arrival, token requests included.
 func (r *Registry) Requests() []Request {
-	r.log.mu.Lock()
-	defer r.log.mu.Unlock()
-	list := make([]Request, len(r.log.requests))
-	for i, q := range r.log.requests {
+	r.journal.mu.Lock()
+	defer r.journal.mu.Unlock()
+	list := make([]Request, len(r.journal.requests))
+	for i, q := range r.journal.requests {
 		list[i] = *q
 	}
 	return list
@@ -73,16 +73,16 @@ func (r *Registry) Requests() []Request {
 
 // MaxInFlight tells how many requests were under way at once, at most.
 func (r *Registry) MaxInFlight() int {
-	r.log.mu.Lock()
-	defer r.log.mu.Unlock()
-	return r.log.maxInFlight
+	r.journal.mu.Lock()
+	defer r.journal.mu.Unlock()
+	return r.journal.maxInFlight
 }
 
 // InFlight tells how many requests are under way.
 func (r *Registry) InFlight() int {
-	r.log.mu.Lock()
-	defer r.log.mu.Unlock()
-	return r.log.inFlight
+	r.journal.mu.Lock()
+	defer r.journal.mu.Unlock()
+	return r.journal.inFlight
 }
 
 // RoundTrips tells how many of the requests waited for one another: the
@@ -101,10 +101,10 @@ func (r *Registry) RoundTrips() int {
 
 // Reset forgets the requests that were recorded; those under way are kept.
 func (r *Registry) Reset() {
-	r.log.mu.Lock()
-	defer r.log.mu.Unlock()
-	r.log.requests = slices.DeleteFunc(r.log.requests, func(q *Request) bool { return q.done })
-	r.log.maxInFlight = r.log.inFlight
+	r.journal.mu.Lock()
+	defer r.journal.mu.Unlock()
+	r.journal.requests = slices.DeleteFunc(r.journal.requests, func(q *Request) bool { return q.done })
+	r.journal.maxInFlight = r.journal.inFlight
 }
 
 // statusWriter tells the record when and with what the request was answered.

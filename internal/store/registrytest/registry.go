@@ -10,6 +10,8 @@ package registrytest
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -45,7 +47,7 @@ type Registry struct {
 	options Options
 	server  *httptest.Server
 	ca      []byte
-	log     log
+	journal journal
 	tokens  tokens
 
 	mu        sync.Mutex // guards all below
@@ -74,6 +76,7 @@ func New(options Options) (*Registry, error) {
 		uploads:   map[string][]byte{},
 	}
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
+	r.server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that refuse our certificate are what tests want
 	if !options.TLS {
 		r.server.Start()
 		return r, nil
