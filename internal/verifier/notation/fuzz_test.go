@@ -133,7 +133,8 @@ func FuzzTrustedIdentity(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if finding := verify(t, v, e); finding.Err == nil && !(strings.Contains(dn, "Notary") && strings.Contains(dn, "WA") && strings.Contains(dn, "US")) {
+		ours := strings.Contains(dn, "Notary") && strings.Contains(dn, "WA") && strings.Contains(dn, "US")
+		if finding := verify(t, v, e); finding.Err == nil && !ours {
 			t.Errorf("%q is taken for %q", nobody.Subject, dn)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,6 +44,7 @@ func New(o Options) (*Verifier, error) {
 	}
 	stores := trustStores{}
 	for _, store := range o.TrustStores {
+		store.Certificates = slices.Clone(store.Certificates)
 		stores[store.String()] = store
 	}
 	v := &Verifier{

@@ -87,7 +87,7 @@ const (
 	parallelCalls = 1000
 	// flipsPerRegion is how many positions of a region are tried, first and
 	// last among them.
-	flipsPerRegion = 40
+	flipsPerRegion = 24
 	// maxValidity is how long the Chain remembers a finding at most.
 	maxValidity = time.Hour
 	// largestFetch is a decision's whole byte budget.
@@ -120,7 +120,7 @@ func Run(t *testing.T, s Scheme) {
 	t.Run("oversize", func(t *testing.T) { s.testOversize(t, image) })
 	t.Run("blob unreadable", func(t *testing.T) {
 		unreachable := &verifier.Error{Reason: verifier.ReasonRegistryUnreachable, Message: "the registry is away"}
-		for _, f := range s.verify(t, t.Context(), image, s.Sign(image), func(context.Context, ocispec.Descriptor) ([]byte, error) {
+		for _, f := range s.verify(t.Context(), t, image, s.Sign(image), func(context.Context, ocispec.Descriptor) ([]byte, error) {
 			return nil, fmt.Errorf("fetch: %w", unreachable)
 		}) {
 			if f.Err == nil || f.Err.Reason != verifier.ReasonRegistryUnreachable {
@@ -131,7 +131,7 @@ func Run(t *testing.T, s Scheme) {
 	t.Run("cancelled", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		for _, f := range s.verify(t, ctx, image, s.Sign(image), func(ctx context.Context, _ ocispec.Descriptor) ([]byte, error) {
+		for _, f := range s.verify(ctx, t, image, s.Sign(image), func(ctx context.Context, _ ocispec.Descriptor) ([]byte, error) {
 			return nil, &verifier.Error{Reason: verifier.ReasonTimeout, Message: "out of time", Err: ctx.Err()}
 		}) {
 			if f.Err == nil || !f.Err.Reason.Undecided() {
@@ -257,7 +257,7 @@ func (s Scheme) testOversize(t *testing.T, image ocispec.Descriptor) {
 			m.Layers = slices.Clone(m.Layers)
 			m.Layers[0].Size = size
 		})
-		for _, f := range s.verify(t, t.Context(), image, signed, func(_ context.Context, d ocispec.Descriptor) ([]byte, error) {
+		for _, f := range s.verify(t.Context(), t, image, signed, func(_ context.Context, d ocispec.Descriptor) ([]byte, error) {
 			if d.Size < 0 || d.Size > largestFetch {
 				t.Errorf("wants to fetch %d bytes", d.Size)
 			}
@@ -330,7 +330,7 @@ func (s Scheme) only(t *testing.T, image ocispec.Descriptor, signed Signed) veri
 
 func (s Scheme) findings(t *testing.T, image ocispec.Descriptor, signed Signed) []verifier.Finding {
 	t.Helper()
-	return s.verify(t, t.Context(), image, signed, func(_ context.Context, d ocispec.Descriptor) ([]byte, error) {
+	return s.verify(t.Context(), t, image, signed, func(_ context.Context, d ocispec.Descriptor) ([]byte, error) {
 		blob, ok := signed.Blobs[d.Digest]
 		if !ok || int64(len(blob)) != d.Size {
 			return nil, &verifier.Error{Reason: verifier.ReasonRegistryInvalid, Message: "no such blob"}
@@ -340,7 +340,7 @@ func (s Scheme) findings(t *testing.T, image ocispec.Descriptor, signed Signed) 
 }
 
 // verify asks the scheme and holds each finding to the form that all have.
-func (s Scheme) verify(t *testing.T, ctx context.Context, image ocispec.Descriptor, signed Signed, //nolint:revive // t comes first in tests
+func (s Scheme) verify(ctx context.Context, t *testing.T, image ocispec.Descriptor, signed Signed,
 	fetch func(context.Context, ocispec.Descriptor) ([]byte, error)) []verifier.Finding {
 	t.Helper()
 	evidence := verifier.Evidence{

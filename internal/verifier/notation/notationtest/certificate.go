@@ -116,8 +116,8 @@ func (c *Certificate) Reissue(o CertificateOptions) *Certificate {
 
 // NewHeavy makes a certificate below c whose RSA key has so many bits. Nobody
 // has the private key: it is there to be expensive, not to sign.
-func (c *Certificate) NewHeavy(bits int) *Certificate {
-	n := new(big.Int).Lsh(big.NewInt(1), uint(bits-1)) //nolint:gosec // a test's constant
+func (c *Certificate) NewHeavy(bits uint) *Certificate {
+	n := new(big.Int).Lsh(big.NewInt(1), bits-1)
 	public := &rsa.PublicKey{N: n.Add(n, big.NewInt(1)), E: 65537}
 	return issue(c, CertificateOptions{Key: keyless{public}}, "heavy.example.test", authority)
 }

@@ -158,7 +158,7 @@ func TestNetworkGivesUpOnSilentServers(t *testing.T) {
 	request, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://crl.example.test/root.crl", nil)
 	response, err := client.Do(request)
 	if err == nil {
-		response.Body.Close()
+		_ = response.Body.Close()
 	}
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
