@@ -35,15 +35,17 @@ type decoder struct {
 	// as well.
 	meant    map[string]bool
 	problems []Problem
+	faulty   map[string]bool // paths that a problem is about
 	nodes    int
 	tooLarge bool
 }
 
 func newDecoder() *decoder {
-	return &decoder{lines: map[string]int{}, meant: map[string]bool{}}
+	return &decoder{lines: map[string]int{}, meant: map[string]bool{}, faulty: map[string]bool{}}
 }
 
 func (d *decoder) problem(line int, path, message, remedy string) {
+	d.faulty[path] = true
 	d.problems = append(d.problems, Problem{
 		Line: line, Path: path, Message: message, Remedy: remedy, Reason: verifier.ReasonPolicyInvalid,
 	})

@@ -105,16 +105,23 @@ func textOf(node *yaml.Node) string {
 func textsOf(nodes []*yaml.Node) []string {
 	var texts []string
 	for _, node := range nodes {
-		if node.Kind != yaml.SequenceNode {
-			texts = append(texts, textOf(node))
-			continue
+		parts := []*yaml.Node{node}
+		if node.Kind == yaml.SequenceNode {
+			parts = node.Content
 		}
-		for _, element := range node.Content {
-			texts = append(texts, textOf(resolve(element)))
+		for _, part := range parts {
+			if len(texts) == maxGleaned {
+				return append(texts, "")
+			}
+			texts = append(texts, textOf(resolve(part)))
 		}
 	}
 	return texts
 }
+
+// maxGleaned is how many texts of a list in a broken document are looked at;
+// what follows counts as one that cannot be read.
+const maxGleaned = 8 * api.MaxImages
 
 // settle takes over what the decoder found and closes the document.
 func (doc *Document) settle(d *decoder) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -13,13 +14,19 @@ import (
 	api "github.com/countersign-dev/countersign/api/v1beta1"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/verifier"
+	"github.com/countersign-dev/countersign/internal/verifier/notation"
 	"github.com/countersign-dev/countersign/internal/verifier/verifiertest"
 )
 
 func testEnvironment() Environment {
+	revocation, err := notation.NewRevocation(notation.RevocationOptions{Transport: http.DefaultTransport})
+	if err != nil {
+		panic(err)
+	}
 	return Environment{
-		View:   func(store.ViewOptions) (verifier.Store, error) { return &verifiertest.Store{}, nil },
-		Memory: verifier.NewMemory(1 << 20),
+		View:       func(store.ViewOptions) (verifier.Store, error) { return &verifiertest.Store{}, nil },
+		Memory:     verifier.NewMemory(1 << 20),
+		Revocation: revocation,
 	}
 }
 

@@ -94,6 +94,9 @@ func separates(line []byte) bool {
 // parseChunk reads what stands between two separators. It is one document,
 // or none where there are only comments.
 func parseChunk(file string, chunk []byte, firstLine int) []*Document {
+	if len(bytes.TrimSpace(bytes.TrimPrefix(chunk, []byte("---")))) == 0 {
+		return nil
+	}
 	var documents []*Document
 	for decoder := yaml.NewDecoder(bytes.NewReader(chunk)); ; {
 		var root yaml.Node

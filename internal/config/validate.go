@@ -82,15 +82,8 @@ func (v validator) images() {
 	}
 }
 
-// reported reports whether the decoder complained about the path already.
-func (v validator) reported(path string) bool {
-	for _, p := range v.problems {
-		if p.Path == path {
-			return true
-		}
-	}
-	return false
-}
+// reported reports whether there is a problem about the path already.
+func (v validator) reported(path string) bool { return v.faulty[path] }
 
 func (v validator) namespaces() {
 	list := v.doc.Spec.Namespaces
