@@ -146,37 +146,46 @@ func (s *Server) answerAll(ctx context.Context, e *endpoint, keys []string) []an
 		return []answer{s.answerOne(ctx, e, keys[0])}
 	}
 	answers := make([]answer, len(keys))
-	pending := late(errNotReached)
-	for i, key := range keys {
-		answers[i] = answer{key: key, undecided: pending}
-	}
-	type numbered struct {
-		i int
-		answer
-	}
-	done := make(chan numbered, len(keys)) // has room for all: nobody waits for the collector
+	done := make(chan int, len(keys)) // which are written; has room for all, so that nobody waits for us
 	var next atomic.Int64
 	for range min(len(keys), maxParallel) {
 		go func() {
 			for i := int(next.Add(1)) - 1; i < len(keys); i = int(next.Add(1)) - 1 {
-				done <- numbered{i, s.answerOne(ctx, e, keys[i])}
+				answers[i] = s.answerOne(ctx, e, keys[i])
+				done <- i
 			}
 		}()
 	}
+	finished := make([]bool, len(keys))
 	stop := ctx.Done()
 	var end <-chan time.Time
 	for left := len(keys); left > 0; {
 		select {
-		case n := <-done:
-			answers[n.i] = n.answer
+		case i := <-done:
+			finished[i] = true
 			left--
 		case <-stop:
 			stop, end = nil, time.After(grace)
 		case <-end:
-			return answers
+			return unfinished(keys, answers, finished)
 		}
 	}
 	return answers
+}
+
+// unfinished copies the answers that are there; the others may still be
+// written, by workers that nobody waits for, and are not touched.
+func unfinished(keys []string, answers []answer, finished []bool) []answer {
+	list := make([]answer, len(keys))
+	pending := late(errNotReached)
+	for i, key := range keys {
+		if finished[i] {
+			list[i] = answers[i]
+		} else {
+			list[i] = answer{key: key, undecided: pending}
+		}
+	}
+	return list
 }
 
 // distinct drops the keys that were there before: one item answers them all.

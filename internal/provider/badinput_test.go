@@ -71,7 +71,8 @@ func TestBadRequestsHaveAClearAnswer(t *testing.T) {
 		"an empty object":        {http.MethodPost, "/v1/verify", `{}`, 400, "bad request: kind is not ProviderRequest"},
 		"an array":               {http.MethodPost, "/v1/verify", `[]`, 400, "bad request: the body is not shaped as a ProviderRequest"},
 		"null":                   {http.MethodPost, "/v1/verify", `null`, 400, "bad request: the body is not shaped as a ProviderRequest"},
-		"two objects":            {http.MethodPost, "/v1/verify", withKeys(`["a"]`) + `{}`, 400, "bad request: something follows the JSON object"},
+		"nested without an end":  {http.MethodPost, "/v1/verify", `{"x":` + strings.Repeat("[", 500_000), 400, "bad request: the body is not JSON"},
+		"two objects":            {http.MethodPost, "/v1/verify", withKeys(`["a"]`) + `{}`, 400, "bad request: the body is not JSON"},
 		"not UTF-8":              {http.MethodPost, "/v1/verify", withKeys("[\"\xff\"]"), 400, "bad request: the body is not UTF-8"},
 		"unknown API version":    {http.MethodPost, "/v1/verify", strings.Replace(withKeys(`["a"]`), "v1beta1", "v9", 1), 400, "bad request: apiVersion is not externaldata.gatekeeper.sh/v1beta1"},
 		"another kind":           {http.MethodPost, "/v1/verify", strings.Replace(withKeys(`["a"]`), "ProviderRequest", "ProviderResponse", 1), 400, "bad request: kind is not ProviderRequest"},
@@ -83,7 +84,7 @@ func TestBadRequestsHaveAClearAnswer(t *testing.T) {
 		"a key that is a number": {http.MethodPost, "/v1/verify", withKeys(`[1]`), 400, "bad request: there is something else where text should be"},
 		"100,000 keys":           {http.MethodPost, "/v1/verify", hundredThousand, 413, "LIMIT_EXCEEDED: the request has more than 1000 keys"},
 		"a body of 2 MiB":        {http.MethodPost, "/v1/verify", withKeys(`["` + strings.Repeat("a", 2<<20) + `"]`), 413, "LIMIT_EXCEEDED: the request is larger than 1048576 bytes"},
-		"deeply nested":          {http.MethodPost, "/v1/verify", `{"x":` + strings.Repeat("[", 100_000), 413, "LIMIT_EXCEEDED: the request is nested more than 16 deep"},
+		"deeply nested":          {http.MethodPost, "/v1/verify", `{"x":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + "}", 413, "LIMIT_EXCEEDED: the request is nested more than 16 deep"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			request, err := http.NewRequestWithContext(t.Context(), c.method, d.url+c.path, strings.NewReader(c.body))

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -74,15 +73,15 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 
 // parseRequest gives the keys of a ProviderRequest. It is stricter than
 // json.Unmarshal where that repairs or guesses: names in another case, a field
-// twice, null for a key, bytes that are no text. Fields that it does not know
-// may be there, as Gatekeeper's next version may send them.
+// twice, null for a key. Fields that it does not know may be there, as
+// Gatekeeper's next version may send them.
 func parseRequest(body []byte) ([]string, error) {
-	p := requestParser{decoder: json.NewDecoder(bytes.NewReader(body))}
+	if !json.Valid(body) {
+		return nil, badRequest("the body is not JSON")
+	}
+	p := requestParser{scanner: scanner{json: string(body)}}
 	if err := p.object(p.envelope); err != nil {
 		return nil, err
-	}
-	if _, err := p.decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, badRequest("something follows the JSON object")
 	}
 	switch {
 	case p.kind != "ProviderRequest":
@@ -96,126 +95,92 @@ func parseRequest(body []byte) ([]string, error) {
 }
 
 type requestParser struct {
-	decoder          *json.Decoder
+	scanner
 	apiVersion, kind string
 	keys             []string
-	inRequest        bool
+	seen             [4]bool // apiVersion, kind, request, keys
 }
 
-// object reads an object, and hands the name of each field to read.
-func (p *requestParser) object(read func(name string) error) error {
-	if err := p.delim('{'); err != nil {
-		return err
+// once says that a field is there twice: of two values, each reader of the
+// same JSON may take another.
+func (p *requestParser) once(field int, name string) error {
+	if p.seen[field] {
+		return badRequest("%s is there twice", name)
 	}
-	for p.decoder.More() {
-		name, err := p.text()
-		if err != nil {
-			return err
-		}
+	p.seen[field] = true
+	return nil
+}
+
+func (p *requestParser) object(read func(name string) error) error {
+	if !p.step('{') {
+		return badRequest("the body is not shaped as a ProviderRequest")
+	}
+	for !p.step('}') {
+		name, _ := p.text()
 		if err := read(name); err != nil {
 			return err
 		}
 	}
-	return p.delim('}')
+	return nil
 }
 
-func (p *requestParser) envelope(name string) (err error) {
+func (p *requestParser) envelope(name string) error {
 	switch name {
 	case "apiVersion":
-		if p.apiVersion != "" {
-			return badRequest("apiVersion is there twice")
-		}
-		p.apiVersion, err = p.text()
+		return p.field(0, name, &p.apiVersion)
 	case "kind":
-		if p.kind != "" {
-			return badRequest("kind is there twice")
-		}
-		p.kind, err = p.text()
+		return p.field(1, name, &p.kind)
 	case "request":
-		if p.inRequest {
-			return badRequest("request is there twice")
+		if err := p.once(2, name); err != nil {
+			return err
 		}
-		p.inRequest = true
-		err = p.object(p.request)
-	default:
-		err = p.skip()
+		return p.object(p.request)
 	}
-	return err
+	return p.ignore()
+}
+
+func (p *requestParser) field(field int, name string, value *string) error {
+	if err := p.once(field, name); err != nil {
+		return err
+	}
+	return p.string(value)
+}
+
+func (p *requestParser) string(value *string) error {
+	s, ok := p.text()
+	if !ok {
+		return badRequest("there is something else where text should be")
+	}
+	*value = s
+	return nil
 }
 
 func (p *requestParser) request(name string) error {
 	if name != "keys" {
-		return p.skip()
+		return p.ignore()
 	}
-	if p.keys != nil {
-		return badRequest("keys is there twice")
-	}
-	if err := p.delim('['); err != nil {
+	if err := p.once(3, name); err != nil {
 		return err
 	}
-	p.keys = []string{}
-	for p.decoder.More() {
-		key, err := p.text()
-		if err != nil {
-			return err
-		}
+	if !p.step('[') {
+		return badRequest("the body is not shaped as a ProviderRequest")
+	}
+	for !p.step(']') {
 		if len(p.keys) == maxKeys {
 			return tooLarge("the request has more than %d keys", maxKeys)
 		}
+		var key string
+		if err := p.string(&key); err != nil {
+			return err
+		}
 		p.keys = append(p.keys, key)
-	}
-	return p.delim(']')
-}
-
-func (p *requestParser) token() (json.Token, error) {
-	token, err := p.decoder.Token()
-	if err != nil {
-		return nil, badRequest("the body is not JSON")
-	}
-	return token, nil
-}
-
-func (p *requestParser) delim(want json.Delim) error {
-	token, err := p.token()
-	if err != nil {
-		return err
-	}
-	if token != want {
-		return badRequest("the body is not shaped as a ProviderRequest")
 	}
 	return nil
 }
 
-func (p *requestParser) text() (string, error) {
-	token, err := p.token()
-	if err != nil {
-		return "", err
+func (p *requestParser) ignore() error {
+	if !p.skip(maxDepth) {
+		return tooLarge("the request is nested more than %d deep", maxDepth)
 	}
-	s, ok := token.(string)
-	if !ok {
-		return "", badRequest("there is something else where text should be")
-	}
-	return s, nil
-}
-
-// skip reads over one value of any kind.
-func (p *requestParser) skip() error {
-	for depth := 0; ; {
-		token, err := p.token()
-		if err != nil {
-			return err
-		}
-		switch token {
-		case json.Delim('{'), json.Delim('['):
-			depth++
-		case json.Delim('}'), json.Delim(']'):
-			depth--
-		}
-		if depth > maxDepth {
-			return tooLarge("the request is nested more than %d deep", maxDepth)
-		}
-		if depth == 0 {
-			return nil
-		}
-	}
+	return nil
 }

@@ -272,7 +272,7 @@ func TestL41_TheFirstClientDisconnects(t *testing.T) {
 	go func() {
 		request, err := http.NewRequestWithContext(ctx, http.MethodPost, d.url+"/v1/verify", strings.NewReader(requestOf(t, "shop.example.com/slow/cart:1")))
 		if err == nil {
-			_, err = (&http.Client{Transport: d.transport(t, d.client)}).Do(request) //nolint:bodyclose // it has none: its client left
+			_, err = (&http.Client{Transport: d.transport(t, d.client)}).Do(request)
 		}
 		first <- err
 	}()

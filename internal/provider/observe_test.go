@@ -1,6 +1,7 @@
 package provider_test
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -119,7 +120,7 @@ func TestADecisionIsLoggedWithWhatTheAnswerSays(t *testing.T) {
 }
 
 func TestReadiness(t *testing.T) {
-	var notReady error = fmt.Errorf("no configuration yet\nof\x1b any kind")
+	notReady := errors.New("no configuration yet\nof\x1b any kind")
 	server := newServer(t, provider.Options{Select: stocked().Select, Ready: func() error { return notReady }, DrainDelay: -1})
 	get := func(path string) (int, string) {
 		recorder := httptest.NewRecorder()

@@ -1,6 +1,8 @@
 package provider
 
 import (
+	"slices"
+
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -19,10 +21,12 @@ type report struct {
 // templates that read nothing but these, so a denial always has a report that
 // says so, even where every single signature is good but too few are there.
 func appendReports(b []byte, a *answer, success bool) []byte {
-	reports := a.verdict.Tree().AllReports()
+	var few [8]*verifier.Report
+	tree := a.verdict.Tree()
+	reports := bounded(gather(few[:0], &tree))
 	failed := false
-	for i := range bound(reports) {
-		r := reportOf(a.image, &reports[i])
+	for i, from := range reports {
+		r := reportOf(a.image, from)
 		failed = failed || !r.success
 		if i > 0 {
 			b = append(b, ',')
@@ -39,22 +43,31 @@ func appendReports(b []byte, a *answer, success bool) []byte {
 	return (&report{subject: a.image, message: v.Message(), reason: string(v.Reason()), remedy: v.Remedy()}).append(b)
 }
 
-// bound is how many of the reports are shown: all, or the first ones after
-// those that succeeded were moved to the front.
-func bound(reports []verifier.Report) int {
+// gather lists the tree's reports without copying them.
+func gather(list []*verifier.Report, n *verifier.Node) []*verifier.Report {
+	for i := range n.Reports {
+		list = append(list, &n.Reports[i])
+	}
+	for i := range n.Children {
+		list = gather(list, &n.Children[i])
+	}
+	return list
+}
+
+// bounded is what is shown of the reports: all, or of too many the first ones,
+// those that succeeded before the others.
+func bounded(reports []*verifier.Report) []*verifier.Report {
 	if len(reports) <= maxReports {
-		return len(reports)
+		return reports
 	}
-	good := 0
-	for i := range reports {
-		if reports[i].Outcome() >= verifier.OutcomeExempt && good < maxReports {
-			moved := reports[i]
-			copy(reports[good+1:i+1], reports[good:i])
-			reports[good] = moved
-			good++
+	good := func(r *verifier.Report) int {
+		if r.Outcome() >= verifier.OutcomeExempt {
+			return 0
 		}
+		return 1
 	}
-	return maxReports
+	slices.SortStableFunc(reports, func(a, b *verifier.Report) int { return good(a) - good(b) })
+	return reports[:maxReports]
 }
 
 func reportOf(subject string, from *verifier.Report) report {

@@ -35,9 +35,10 @@ func (r *requests) parse(key string) (verifier.Request, error) {
 	if known {
 		return request, nil
 	}
+	key = strings.Clone(key) // a part of it that is kept must not keep the whole body
 	request, err := ParseKey(key)
 	if err == nil && len(key) <= maxRememberedKey {
-		r.keep(strings.Clone(key), request)
+		r.keep(key, request)
 	}
 	return request, err
 }
