@@ -58,6 +58,33 @@ func TestL09LyingSizes(t *testing.T) {
 	}
 }
 
+// Each envelope with everything that is not a good signature of this image by
+// someone who is trusted.
+func TestL13NegativeMatrix(t *testing.T) {
+	c := newCast()
+	revoked := c.root.NewSigner(notationtest.CertificateOptions{CRL: []string{"http://crl.example.test/root.crl"}})
+	responder := &notationtest.Responder{Issuer: c.root}
+	responder.Revoke(revoked.Certificate)
+	v := newVerifier(t, notation.Options{TrustStores: []notation.TrustStore{store("ca", "a", c.root)}}, notationtest.Network{"crl.example.test": responder})
+	for name, envelope := range map[string]string{"JWS": notationtest.JWS, "COSE": notationtest.COSE} {
+		good := notationtest.SignOptions{Envelope: envelope}
+		expired := notationtest.SignOptions{Envelope: envelope, Time: time.Now().Add(-30 * time.Minute), Expiry: time.Now().Add(-time.Minute)}
+		wantReason(t, verify(t, v, evidence(c.subject, c.leaf.SignArtifact(c.subject, good))), "")
+		for bad, test := range map[string]struct {
+			a    notationtest.Artifact
+			want verifier.Reason
+		}{
+			"garbage":       {notationtest.Pack(c.subject, envelope, []byte("garbage")), verifier.ReasonSignatureInvalid},
+			"wrong key":     {c.stranger.SignArtifact(c.subject, good), verifier.ReasonCertificateNotTrusted},
+			"wrong subject": {notationtest.Pack(c.subject, envelope, c.leaf.Sign(notationtest.NewSubject("no image"), good)), verifier.ReasonSubjectMismatch},
+			"expired":       {c.leaf.SignArtifact(c.subject, expired), verifier.ReasonSignatureExpired},
+			"revoked":       {revoked.SignArtifact(c.subject, good), verifier.ReasonCertificateRevoked},
+		} {
+			t.Run(name+", "+bad, func(t *testing.T) { wantReason(t, verify(t, v, evidence(c.subject, test.a)), test.want) })
+		}
+	}
+}
+
 // Alice's certificate is issued anew, with another key, by another
 // intermediate, found through another trust store: she is one signer. Bob is
 // another.
