@@ -211,7 +211,7 @@ func Stranger(n int) ocispec.Descriptor {
 	return ocispec.Descriptor{
 		MediaType:    ocispec.MediaTypeImageManifest,
 		ArtifactType: "application/vnd.example.stranger",
-		Digest:       digest.FromString("stranger " + strconv.Itoa(n)),
+		Digest:       digest.NewDigestFromEncoded(digest.SHA256, fmt.Sprintf("%064x", uint32(n))),
 		Size:         500,
 	}
 }
