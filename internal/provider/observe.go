@@ -164,7 +164,7 @@ func newRepeats() repeats {
 
 // first reports whether the parts were not seen in this window of time.
 func (r *repeats) first(now time.Time, parts ...string) bool {
-	const prime = 0x100000001b3                          // FNV's, to tell the parts' order
+	const prime = 0x100000001b3 // FNV's, to tell the parts' order
 	sum := uint64(now.UnixNano() / int64(repeatsWindow))
 	for _, part := range parts {
 		sum = sum*prime ^ maphash.String(r.seed, part)
