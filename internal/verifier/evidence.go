@@ -63,9 +63,10 @@ const (
 
 // Signer is who made a signature, as far as verification proved it.
 type Signer struct {
-	// ID is equal for two signatures exactly when they are one signer's, so that
-	// thresholds count signers: an SPKI hash, an issuer with a SAN, or a trust
-	// store with a subject DN. A re-issued certificate keeps its ID.
+	// ID is equal for two signatures when they are one signer's, so that
+	// thresholds count signers: a key's SPKI hash, or what of a certificate names
+	// its holder whoever issued it. It may take two signers for one, never one
+	// for two. A re-issued certificate keeps its ID.
 	ID string
 	// Name is for people: the certificate's subject, or the key's name.
 	Name string
@@ -102,7 +103,7 @@ type Finding struct {
 
 // A Verifier judges one kind of evidence. It is safe for concurrent use, holds
 // its trust material from its construction on, and starts no goroutine that
-// outlives Verify.
+// outlives Verify but for shared work with a budget of its own.
 type Verifier interface {
 	// Wants names the candidates to look for. No I/O; always the same answer.
 	Wants() Wanted
