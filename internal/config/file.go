@@ -3,6 +3,7 @@ package config
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -25,9 +26,8 @@ func documentFiles(path string) ([]string, error) {
 	})
 }
 
-// readAll reads the documents and what they refer to. The sum changes with
-// every byte of it.
-func (s *Source) readAll(first bool) (revision, [sha256.Size]byte) {
+// readAll reads the documents, and decides which versions of them count.
+func (s *Source) readAll(first bool) revision {
 	r := revision{files: newFiles()}
 	paths, err := documentFiles(s.options.Path)
 	if err != nil { // keep what there is
@@ -35,10 +35,7 @@ func (s *Source) readAll(first bool) (revision, [sha256.Size]byte) {
 			File: s.options.Path, Message: "cannot be read: " + err.Error(), Reason: verifier.ReasonPolicyInvalid,
 			Remedy: "What was read before stays in force; let the provider read it",
 		})
-		for path := range s.files {
-			paths = append(paths, path)
-		}
-		slices.Sort(paths)
+		paths = slices.Sorted(maps.Keys(s.files))
 	}
 	now := map[string]*fileState{}
 	here := map[ID]bool{}
@@ -54,7 +51,7 @@ func (s *Source) readAll(first bool) (revision, [sha256.Size]byte) {
 	}
 	s.files = now
 	r.dark = func(doc *Document) bool { return now[doc.File].dark() }
-	return r, s.sum(r, paths)
+	return r
 }
 
 // readState reads one file. One that did not change is not parsed again.
@@ -116,9 +113,9 @@ func (f *fileState) inForce(path string, before *fileState, here map[ID]bool) (d
 }
 
 // sum covers every byte that the next Snapshot is made of.
-func (s *Source) sum(r revision, paths []string) [sha256.Size]byte {
+func (s *Source) sum(r revision) [sha256.Size]byte {
 	h := sha256.New()
-	for _, path := range paths {
+	for _, path := range slices.Sorted(maps.Keys(s.files)) {
 		fmt.Fprintf(h, "%q %x\n", path, s.files[path].sum)
 	}
 	for _, doc := range r.documents {

@@ -95,12 +95,12 @@ func (s *Source) Reload(ctx context.Context) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first := s.files == nil
-	r, sum := s.readAll(first)
-	if !first && sum == s.seen {
+	r := s.readAll(first)
+	if !first && s.sum(r) == s.seen {
 		return false
 	}
 	next := s.builder.build(r)
-	s.seen, s.watched = sum, s.directories(r.files)
+	s.seen, s.watched = s.sum(r), s.directories(r.files)
 	s.options.OnChange(next)
 	s.snapshot.Store(next)
 	s.report(ctx, next)
