@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
@@ -128,7 +129,7 @@ func union(versions []*Document) *Document {
 	for i, doc := range versions {
 		other := versions[(i+1)%len(versions)]
 		u.Problems = append(u.Problems, doc.Problems...)
-		u.Problems = append(u.Problems, doc.problem("metadata.name", "another document has this name: "+place(other.File, other.Line),
+		u.Problems = append(u.Problems, doc.problem("metadata.name", "another document has this name: "+position(other.File, other.Line),
 			"Rename one of them, or delete it", verifier.ReasonPolicyInvalid))
 		u.images = append(u.images, doc.images...)
 		if !slices.Equal(doc.namespaces, versions[0].namespaces) {
@@ -138,9 +139,7 @@ func union(versions []*Document) *Document {
 	return &u
 }
 
-func place(file string, line int) string { return Problem{File: file, Line: line}.at() }
-
-func (p Problem) at() string { return strings.TrimSuffix(p.String(), ": ") }
+func position(file string, line int) string { return file + ":" + strconv.Itoa(line) }
 
 // compile makes the document's policy, or gives the one that was made before
 // of the same words and the same material.
@@ -240,7 +239,7 @@ func (s *standing) twin(t territory, other *standing) Problem {
 		}
 	}
 	return s.doc.problem(path,
-		fmt.Sprintf("%s has the same pattern: %s", other.id, place(other.doc.File, other.doc.Line)),
+		fmt.Sprintf("%s has the same pattern: %s", other.id, position(other.doc.File, other.doc.Line)),
 		"Write both into one policy, or change a pattern", verifier.ReasonPolicyInvalid)
 }
 

@@ -8,8 +8,20 @@ import (
 
 // index finds the policies whose patterns match an image, most specific first.
 type index struct {
-	byHost   map[string][]entry // patterns with a literal host
-	wildcard []entry            // all others; less specific than any of those
+	byName   map[place][]entry // patterns with a literal host
+	wildcard []entry           // all others; less specific than any of those
+}
+
+// place is a literal host, and the first segment of the path where that is
+// literal too.
+type place struct{ host, first string }
+
+func (p *pattern) place() place {
+	first := p.path.segments[0]
+	if first.class != classLiteral {
+		return place{host: p.host.literal}
+	}
+	return place{p.host.literal, first.text}
 }
 
 // entry is one pattern of one policy.
@@ -19,18 +31,18 @@ type entry struct {
 }
 
 func newIndex(policies []*policy) *index {
-	x := &index{byHost: map[string][]entry{}}
+	x := &index{byName: map[place][]entry{}}
 	for _, p := range policies {
 		for i := range p.patterns {
 			e := entry{&p.patterns[i], p}
-			if host := e.pattern.host.literal; host != "" {
-				x.byHost[host] = append(x.byHost[host], e)
+			if at := e.pattern.place(); at.host != "" {
+				x.byName[at] = append(x.byName[at], e)
 			} else {
 				x.wildcard = append(x.wildcard, e)
 			}
 		}
 	}
-	for _, entries := range x.byHost {
+	for _, entries := range x.byName {
 		slices.SortFunc(entries, moreSpecific)
 	}
 	slices.SortFunc(x.wildcard, moreSpecific)
@@ -55,7 +67,8 @@ func compareIDs(a, b ID) int {
 // applies, until enough says that the rest does not matter.
 func (x *index) match(n *name, applies func(*policy) bool, enough func(found []entry, next entry) bool) []entry {
 	var found []entry
-	for _, entries := range [][]entry{x.byHost[n.host], x.wildcard} {
+	// A literal first segment is more specific than any other.
+	for _, entries := range [][]entry{x.byName[place{n.host, n.path[0]}], x.byName[place{host: n.host}], x.wildcard} {
 		for _, e := range entries {
 			if enough(found, e) {
 				return found

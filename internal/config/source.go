@@ -29,8 +29,8 @@ type Options struct {
 	Environment Environment
 	// Log hears of what was loaded and what is wrong with it; nil: nobody.
 	Log *slog.Logger
-	// OnChange is called with each new Snapshot, the first included, before
-	// anyone else sees it. It must be quick.
+	// OnChange is called with each new Snapshot, the first included, when it is
+	// in force. It must be quick.
 	OnChange func(*Snapshot)
 	// CheckInterval is how often everything is read anew although nothing
 	// announced a change: 10 s.
@@ -101,9 +101,9 @@ func (s *Source) Reload(ctx context.Context) bool {
 	}
 	next := s.builder.build(r)
 	s.seen, s.watched = s.sum(r), s.directories(r.files)
-	s.options.OnChange(next)
 	s.snapshot.Store(next)
 	s.report(ctx, next)
+	s.options.OnChange(next)
 	return true
 }
 

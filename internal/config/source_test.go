@@ -245,7 +245,7 @@ func TestHalfWrittenFile(t *testing.T) {
 	t.Run("over an old one", func(t *testing.T) {
 		e := edit(t, map[string]string{"a.yaml": old, "weak.yaml": weak})
 		second := strings.LastIndex(next, "---")
-		for end := range len(next) {
+		for end := 0; end < len(next); end += 1 + len(next)/200 {
 			if end < len("---\nkind") || end > second-2 && end <= second+len("---\n") {
 				continue // as if the rest had been deleted: see docs/policy.md
 			}
@@ -257,7 +257,7 @@ func TestHalfWrittenFile(t *testing.T) {
 	})
 	t.Run("a new one", func(t *testing.T) {
 		e := edit(t, map[string]string{"weak.yaml": weak})
-		for end := 1; end < len(next); end++ {
+		for end := 1; end < len(next); end += 1 + len(next)/200 {
 			e.put(map[string]string{"a.yaml": next[:end]})
 			allowed(t, e.Snapshot(), end, "EXEMPT SKIPPED weak") // as before
 		}

@@ -1,0 +1,141 @@
+package config
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/verifier"
+	"github.com/countersign-dev/countersign/internal/verifier/verifiertest"
+)
+
+func TestGoodDocuments(t *testing.T) {
+	paths, err := filepath.Glob("testdata/good/*.[yj]*")
+	if err != nil || len(paths) < 5 {
+		t.Fatalf("%v, %v", paths, err)
+	}
+	for _, path := range paths {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := newBuilder(viewing(t)).build(revision{
+				documents: Parse(filepath.Join(goodDirectory(t), filepath.Base(path)), []byte(withCertificates(string(data)))),
+				files:     newFiles(), dark: func(*Document) bool { return true },
+			})
+			for _, p := range s.Problems() {
+				t.Error(p)
+			}
+			if len(s.Policies()) == 0 {
+				t.Error("no policies")
+			}
+		})
+	}
+}
+
+func TestRegistryOptions(t *testing.T) {
+	s := everything(t, goodDirectory(t), "", "")
+	var lines []string
+	for _, line := range strings.Split(s.cluster.byName[place{host: "hub.example.com"}][0].policy.store.(*viewed).options, "\n") {
+		host, rest, _ := strings.Cut(line, " ")
+		credential := rest[strings.LastIndex(rest, `"`)+1:]
+		if strings.HasPrefix(credential, " static ") {
+			credential = " static " + strings.Join(strings.Fields(credential)[2:], " ")
+		}
+		if i := strings.Index(credential, "docker config"); i >= 0 {
+			credential = " docker config" + credential[strings.Index(credential, "config.json")+len("config.json"):]
+		}
+		certificate := map[bool]string{true: " with ca", false: ""}[strings.Contains(rest, "BEGIN CERTIFICATE")]
+		lines = append(lines, host+map[bool]string{true: " plain", false: ""}[strings.Contains(rest, "plain=true")]+certificate+credential)
+	}
+	if diff := cmp.Diff([]string{
+		"shop.example.com with ca static the password of robot <nil>",
+		"shop.example.com:5000 plain",
+		"hub.example.com with ca docker config no credential <nil>",
+		"vault.example.com static the password of vault <nil>",
+		"token.example.com static an access token <nil>",
+		"",
+	}, lines); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestSecretsFromFiles: a file's last line break is no part of a secret.
+func TestSecretsFromFiles(t *testing.T) {
+	dir := goodDirectory(t)
+	fromFile := describe(everything(t, dir, "", ""))
+	inline := describe(everything(t, dir, "password: {file: password}", "password: {inline: hunter2}"))
+	if fromFile != inline {
+		t.Error("the password of the file is another")
+	}
+}
+
+// TestWhoseRegistryOptionsCount: the view of the first policy that has options
+// for the host; the cluster's where a TrustPolicy adds, its own where it replaces.
+func TestWhoseRegistryOptionsCount(t *testing.T) {
+	env := testEnvironment()
+	env.View = func(o store.ViewOptions) (verifier.Store, error) {
+		var hosts []string
+		for _, r := range o.Registries {
+			hosts = append(hosts, r.Host)
+		}
+		asked := &verifier.Error{Reason: verifier.ReasonRegistryUnreachable, Message: "view of " + strings.Join(hosts, ",")}
+		return &verifiertest.Store{BeforeResolve: func(context.Context, verifier.Reference) error { return asked }}, nil
+	}
+	spec := func(name, images, hosts, more string) string {
+		registries := ""
+		if hosts != "" {
+			registries = "  registries: [{host: " + strings.ReplaceAll(hosts, " ", "}, {host: ") + "}]\n"
+		}
+		kind, require := "ClusterTrustPolicy", "require: {name: a, notation: {level: strict, trustStores: {ca: [{file: ca.crt}]}, trustedIdentities: ['*']}}"
+		if strings.Contains(name, "namespace") {
+			kind = "TrustPolicy"
+		}
+		if strings.Contains(more, "require") {
+			require, more = more, ""
+		}
+		return "---\napiVersion: countersign.dev/v1beta1\nkind: " + kind + "\nmetadata: {name: " + name + "}\nspec:\n  images: [" + images + "]\n" + registries + "  " + require + "\n" + more
+	}
+	text := spec("a", `"a.example/x-*", "b.example/x-*"`, "a.example", "") +
+		spec("b", `"a.example/*-y", "b.example/*-y"`, "a.example b.example", "") +
+		spec("lent", `"lent.example/**"`, "lent.example", "  delegate: true\n") +
+		spec("skip", `"skip.example/**"`, "skip.example", "require: {skip: {reason: a test}}") +
+		spec("ours, namespace: team", `"**/**"`, "a.example skip.example lent.example other.example", "")
+	s := newBuilder(env).build(revision{
+		documents: Parse(filepath.Join(goodDirectory(t), "p.yaml"), []byte(text)), files: newFiles(), dark: func(*Document) bool { return true },
+	})
+	for _, p := range s.Problems() {
+		t.Error(p)
+	}
+	for key, want := range map[string]string{
+		"a.example/x-y":        "a.example",
+		"b.example/x-y":        "a.example,b.example",
+		"[team]a.example/x-y":  "a.example",
+		"[team]lent.example/x": "a.example,skip.example,lent.example,other.example",
+		"lent.example/x":       "lent.example",
+		"[team]skip.example/x": "skip.example",
+	} {
+		namespace, image := "", key
+		if rest, ok := strings.CutPrefix(key, "["); ok {
+			namespace, image, _ = strings.Cut(rest, "]")
+		}
+		ref, err := verifier.ParseReference(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, verdict := s.For(verifier.Request{Namespace: namespace, Image: ref})
+		if chain == nil {
+			t.Errorf("%s: %s", key, verdict.Message())
+			continue
+		}
+		if _, err := chain.Verify(t.Context(), ref); err == nil || !strings.HasSuffix(verifier.AsError(err).Message, "view of "+want) {
+			t.Errorf("%s: %v, want the view of %s", key, err, want)
+		}
+	}
+}

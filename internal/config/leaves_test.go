@@ -1,0 +1,290 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/verifier"
+	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
+	"github.com/countersign-dev/countersign/internal/verifier/verifiertest"
+)
+
+// viewed is a view that remembers what was asked for.
+type viewed struct {
+	verifiertest.Store
+	options string
+}
+
+func viewing(t testing.TB) Environment {
+	env := testEnvironment()
+	env.View = func(o store.ViewOptions) (verifier.Store, error) {
+		v := &viewed{}
+		for _, r := range o.Registries {
+			v.options += fmt.Sprintf("%s plain=%v ca=%q", r.Host, r.PlainHTTP, r.CAs)
+			if r.Credential != nil {
+				id := r.Credential.ID()
+				credential, err := r.Credential.Credential(t.Context(), r.Host)
+				v.options += fmt.Sprintf(" %s %s %v", id, credential, err)
+			}
+			v.options += "\n"
+		}
+		return v, nil
+	}
+	return env
+}
+
+// describe says all that a Snapshot would do.
+func describe(s *Snapshot) string {
+	var b strings.Builder
+	for _, p := range s.problems {
+		fmt.Fprintln(&b, "problem:", p.Path, p.Message)
+	}
+	indexes := []*index{s.cluster}
+	for _, namespace := range slices.Sorted(maps.Keys(s.tenants)) {
+		indexes = append(indexes, s.tenants[namespace])
+	}
+	for _, x := range indexes {
+		var entries []entry
+		for _, list := range x.byName {
+			entries = append(entries, list...)
+		}
+		slices.SortFunc(entries, moreSpecific)
+		for _, e := range append(entries, x.wildcard...) {
+			p := e.policy
+			fmt.Fprintln(&b, p.ID, e.pattern.text, p.namespaces, p.delegate, p.skip, p.rule.Name, p.rule.Owner, p.rule.HelpURL, p.rule.AllowUnreachable)
+			if v, ok := p.store.(*viewed); ok {
+				fmt.Fprint(&b, v.options)
+			}
+			b.WriteString(describeRule(p.rule.Require) + "\n")
+		}
+	}
+	return b.String()
+}
+
+func describeRule(r verifier.Rule) string {
+	var parts []string
+	word := fmt.Sprintf("%T", r)
+	switch r := r.(type) {
+	case verifier.All:
+		for _, part := range r {
+			parts = append(parts, describeRule(part))
+		}
+	case verifier.Any:
+		for _, part := range r {
+			parts = append(parts, describeRule(part))
+		}
+	case verifier.AtLeast:
+		word += fmt.Sprint(r.Count)
+		for _, part := range r.Of {
+			parts = append(parts, describeRule(part))
+		}
+	case verifier.Every:
+		parts = append(parts, describeRule(r.Check))
+	case *verifier.Check:
+		parts = []string{r.Name, r.Scheme, string(r.Kind), r.Fingerprint}
+	}
+	return word + "(" + strings.Join(parts, " ") + ")"
+}
+
+// everything reads testdata/good/everything.yaml with one change.
+func everything(t testing.TB, dir, old, new string) *Snapshot {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", "good", "everything.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := withCertificates(string(data))
+	changed := strings.Replace(text, old, new, 1)
+	if old != "" && changed == text {
+		t.Fatalf("nothing to change: %s", old)
+	}
+	return newBuilder(viewing(t)).build(revision{
+		documents: Parse(filepath.Join(dir, "everything.yaml"), []byte(changed)), files: newFiles(), dark: func(*Document) bool { return true },
+	})
+}
+
+// inlineCertificate is one, made once for all that compare.
+const inlineCertificate = "testdata/bad/ca.crt"
+
+// withCertificates puts a certificate where the text has a mark for one.
+func withCertificates(text string) string {
+	data, err := os.ReadFile(filepath.FromSlash(inlineCertificate))
+	if err != nil {
+		panic(err)
+	}
+	var lines []string
+	for _, line := range strings.Split(text, "\n") {
+		if indent, _, marked := strings.Cut(line, "@CERTIFICATE@"); marked {
+			line = indent + strings.ReplaceAll(strings.TrimSpace(string(data)), "\n", "\n"+indent)
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// goodDirectory is where everything that the good documents refer to is.
+func goodDirectory(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	root := string(notationtest.NewRoot(notationtest.CertificateOptions{}).PEM())
+	for name, text := range map[string]string{
+		"ca.crt": root, "other.crt": string(notationtest.NewRoot(notationtest.CertificateOptions{}).PEM()), "roots/a.crt": root, "more-roots/b.pem": root + root,
+		"password": "hunter2\n", "other-password": "hunter3", "config.json": "{}", "other.json": "{}",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// leaves lists the fields of all types that a document is made of.
+func leaves(t reflect.Type, found map[string]bool, seen map[reflect.Type]bool) {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Struct || seen[t] {
+		return
+	}
+	seen[t] = true
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if options != "inline" {
+			found[t.Name()+"."+name] = true
+		}
+		leaves(f.Type, found, seen)
+	}
+}
+
+// TestL23_NoDeclaredFieldIsIgnored changes each field of a document that has
+// them all, and wants the Snapshot to do something else. A new field without a
+// case fails.
+func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
+	cases := map[string][2]string{
+		"TypeMeta.apiVersion":                         {"countersign.dev/v1beta1", "countersign.dev/v1"},
+		"TypeMeta.kind":                               {"kind: ClusterTrustPolicy", "kind: TrustPolicy"},
+		"ClusterTrustPolicy.metadata":                 {"metadata:\n  name: everything", "metadata:\n  name: nothing"},
+		"ClusterTrustPolicy.spec":                     {"spec:\n", "spec: {}\nother:\n"},
+		"TrustPolicy.metadata":                        {"metadata: {name: tenant, ", "metadata: {name: other, "},
+		"TrustPolicy.spec":                            {"  images: [\"team.example.com/**\"]", "  images: [\"none.example.com/**\"]"},
+		"ObjectMeta.name":                             {"name: everything", "name: nothing"},
+		"ObjectMeta.namespace":                        {"namespace: team-a", "namespace: team-b"},
+		"ObjectMeta.labels":                           {"", ""}, // not read, as its comment says
+		"ObjectMeta.annotations":                      {"", ""},
+		"ClusterTrustPolicySpec.namespaces":           {"namespaces: [prod, prod-*]", "namespaces: [prod]"},
+		"ClusterTrustPolicySpec.delegate":             {"delegate: true", "delegate: false"},
+		"PolicySpec.images":                           {"\"shop.example.com/**\", ", "\"shop.example.com/none\", "},
+		"PolicySpec.owner":                            {"owner: platform@example.com", "owner: nobody@example.com"},
+		"PolicySpec.helpURL":                          {"https://wiki.example.com/images", "https://wiki.example.com/none"},
+		"PolicySpec.whenUndecided":                    {"whenUndecided: allow", "whenUndecided: deny"},
+		"PolicySpec.registries":                       {"    - host: token.example.com\n      auth: {static: {token: {inline: a token}}}\n", ""},
+		"PolicySpec.require":                          {"require: {skip: {reason: built by hand}}", "require: {}"},
+		"Registry.host":                               {"- host: hub.example.com", "- host: none.example.com"},
+		"Registry.plainHTTP":                          {"plainHTTP: true", "plainHTTP: false"},
+		"Registry.ca":                                 {"      ca: {file: ca.crt}\n", ""},
+		"Registry.auth":                               {"      auth: {dockerConfig: {path: config.json}}\n", ""},
+		"RegistryAuth.anonymous":                      {"{anonymous: {}}", "{static: {token: {inline: x}}}"},
+		"RegistryAuth.dockerConfig":                   {"{dockerConfig: {path: config.json}}", "{anonymous: {}}"},
+		"RegistryAuth.static":                         {"{static: {token: {inline: a token}}}", "{anonymous: {}}"},
+		"DockerConfig.path":                           {"path: config.json", "path: other.json"},
+		"StaticCredential.username":                   {"username: robot", "username: nobody"},
+		"StaticCredential.password":                   {"password: {file: password}", "password: {file: other-password}"},
+		"StaticCredential.token":                      {"token: {inline: a token}", "token: {inline: another}"},
+		"DataSource.inline":                           {"inline: a secret", "inline: another"},
+		"DataSource.file":                             {"ca: {file: ca.crt}", "ca: {file: other.crt}"},
+		"Rule.all":                                    {"  require:\n    all:", "  require:\n    any:"},
+		"Rule.any":                                    {"    any: [{name: only,", "    all: [{name: only,"},
+		"Rule.atLeast":                                {"    any: [{name: only, notation: {level: strict, trustStores: {ca: [{file: ca.crt}]}, trustedIdentities: [\"*\"]}}]", "    atLeast: {count: 1, of: [{name: only, notation: {level: strict, trustStores: {ca: [{file: ca.crt}]}, trustedIdentities: [\"*\"]}}]}"},
+		"Rule.every":                                  {"    any: [{name: only, notation: {level: strict, trustStores: {ca: [{file: ca.crt}]}, trustedIdentities: [\"*\"]}}]", "    every: {name: only, notation: {level: strict, trustStores: {ca: [{file: ca.crt}]}, trustedIdentities: [\"*\"]}}"},
+		"Rule.skip":                                   {"{skip: {reason: built by hand}}", "{name: x, notation: {level: strict, trustStores: {ca: [{file: ca.crt}]}, trustedIdentities: [\"*\"]}}"},
+		"NestedRule.all":                              {"      - any:\n", "      - all:\n"},
+		"NestedRule.any":                              {"      - any:\n", "      - all:\n"},
+		"NestedRule.atLeast":                          {"      - name: document", "      - atLeast:"},
+		"NestedRule.every":                            {"      - name: document", "      - every:"},
+		"InnerRule.all":                               {"          - all:", "          - any:"},
+		"InnerRule.any":                               {"          - any:", "          - all:"},
+		"InnerRule.atLeast":                           {"          - atLeast:", "          - atLest:"},
+		"InnerRule.every":                             {"          - every:", "          - evry:"},
+		"AtLeast.count":                               {"count: 2", "count: 3"},
+		"AtLeast.of":                                  {"name: inner-of", "name: of"},
+		"Skip.reason":                                 {"reason: built by hand", "reason: none"},
+		"Check.name":                                  {"- name: inner\n", "- name: other\n"},
+		"Check.notation":                              {"        notation:\n          trustStores", "        cosign:\n          trustStores"},
+		"Notation.trustStores":                        {"{ca: [{name: acme, file: ca.crt}]}", "{ca: [{name: acme, file: other.crt}]}"},
+		"Notation.trustedIdentities":                  {"C=US, ST=WA, O=Notary", "C=US, ST=WA, O=Nobody"},
+		"Notation.level":                              {"inner-any, notation: {level: permissive", "inner-any, notation: {level: strict"},
+		"Notation.override":                           {"              override: {authenticity: enforce, authenticTimestamp: log, expiry: log, revocation: skip}\n", ""},
+		"Notation.verifyTimestamp":                    {"verifyTimestamp: afterCertExpiry", "verifyTimestamp: always"},
+		"Notation.trustPolicyDoc":                     {"trustPolicyDoc:", "trustPolicy:"},
+		"TrustStores.ca":                              {"inner-all, notation: {level: strict, trustStores: {ca:", "inner-all, notation: {level: strict, trustStores: {signingAuthority:"},
+		"TrustStores.signingAuthority":                {"{signingAuthority: [{name: authority", "{ca: [{name: authority"},
+		"TrustStores.tsa":                             {"tsa: [{file: ca.crt}]", "tsa: [{file: other.crt}]"},
+		"TrustStoreSource.name":                       {"{ca: [{name: acme,", "{ca: [{name: none,"},
+		"TrustStoreSource.inline":                     {"tsa: [{file: ca.crt}]", "tsa: [{inline: none}]"},
+		"TrustStoreSource.file":                       {"file: ca.crt}]}, trustedIdentities: [\"*\"]}}\n          - name", "file: other.crt}]}, trustedIdentities: [\"*\"]}}\n          - name"},
+		"TrustStoreSource.directory":                  {"directory: roots", "directory: more-roots"},
+		"VerificationOverride.authenticity":           {"{authenticity: enforce, authenticTimestamp", "{authenticity: log, authenticTimestamp"},
+		"VerificationOverride.authenticTimestamp":     {"authenticTimestamp: log", "authenticTimestamp: enforce"},
+		"VerificationOverride.expiry":                 {"expiry: log", "expiry: enforce"},
+		"VerificationOverride.revocation":             {"revocation: skip", "revocation: log"},
+		"NotaryTrustPolicy.version":                   {`version: "1.0"`, `version: "1.1"`},
+		"NotaryTrustPolicy.trustPolicies":             {"trustPolicies:", "trustPolicy:"},
+		"NotaryPolicy.name":                           {"- name: default", "- name: other"},
+		"NotaryPolicy.registryScopes":                 {`registryScopes: ["*"]`, `registryScopes: [none.example.com/none]`},
+		"NotaryPolicy.signatureVerification":          {"signatureVerification: {level: strict, override", "signatureVerification: {level: audit, override"},
+		"NotaryPolicy.trustStores":                    {`["ca:acme"]`, `["ca:none"]`},
+		"NotaryPolicy.trustedIdentities":              {"C=US, ST=WA, O=Wabbit", "C=US, ST=WA, O=Nobody"},
+		"NotarySignatureVerification.level":           {"{level: strict, override: {revocation: log}", "{level: permissive, override: {revocation: log}"},
+		"NotarySignatureVerification.override":        {"override: {revocation: log}, ", ""},
+		"NotarySignatureVerification.verifyTimestamp": {"verifyTimestamp: always", "verifyTimestamp: afterCertExpiry"},
+	}
+	found, seen := map[string]bool{}, map[reflect.Type]bool{}
+	leaves(reflect.TypeFor[api.ClusterTrustPolicy](), found, seen)
+	leaves(reflect.TypeFor[api.TrustPolicy](), found, seen)
+	dir := goodDirectory(t)
+	base := describe(everything(t, dir, "", ""))
+	if strings.Contains(base, "problem:") {
+		t.Fatal(base)
+	}
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		change, ok := cases[name]
+		if !ok {
+			t.Errorf("%s has no case", name)
+			continue
+		}
+		delete(cases, name)
+		if change[0] != "" && describe(everything(t, dir, change[0], change[1])) == base {
+			t.Errorf("%s is ignored", name)
+		}
+	}
+	for name := range cases {
+		t.Errorf("no field %s", name)
+	}
+}
+
+// Changing the words of a document into equal ones changes nothing.
+func TestEqualDocumentsAreEqual(t *testing.T) {
+	dir := goodDirectory(t)
+	a, err := json.Marshal(everything(t, dir, "", "").policies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(everything(t, dir, "# Every field", "# every field").policies)
+	if err != nil || string(a) != string(b) {
+		t.Errorf("%s, %v", b, err)
+	}
+}
