@@ -9,10 +9,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
-// thousand are policies as a large company has them: all on one host.
-func thousand() *Snapshot {
+// many are policies as a large company has them: all on one host.
+func many(n int) *Snapshot {
 	var documents []*Document
-	for i := range 1000 {
+	for i := range n {
 		p, e := parsePattern(fmt.Sprintf("registry.example.com/team-%03d/*/app-*", i))
 		if e != nil {
 			panic(e.what)
@@ -24,7 +24,7 @@ func thousand() *Snapshot {
 }
 
 func BenchmarkForAThousandPolicies(b *testing.B) {
-	s := thousand()
+	s := many(1000)
 	for name, ref := range map[string]verifier.Reference{
 		"same host":  {Registry: "registry.example.com", Repository: "team-999/service/app-web"},
 		"no host":    {Registry: "elsewhere.example.com", Repository: "a/b"},
@@ -39,16 +39,23 @@ func BenchmarkForAThousandPolicies(b *testing.B) {
 	}
 }
 
-// TestSelectionIsFast: a selection among a thousand policies of one host is a
-// thousandth of the time that a decision has, at three times what it may take.
+// TestSelectionIsFast: among a thousand policies of one registry a policy is
+// found about as soon as among two.
 func TestSelectionIsFast(t *testing.T) {
-	s, ref := thousand(), verifier.Reference{Registry: "registry.example.com", Repository: "team-999/service/app-web"}
-	const rounds = 1000
-	began := time.Now()
-	for range rounds {
-		s.For(verifier.Request{Namespace: "team", Image: ref})
+	quickest := func(s *Snapshot, repository string) time.Duration {
+		best := time.Hour // the least of many is what the machine's other work did not add to
+		request := verifier.Request{Namespace: "team", Image: verifier.Reference{Registry: "registry.example.com", Repository: repository}}
+		for range 50 {
+			began := time.Now()
+			for range 50 {
+				s.For(request)
+			}
+			best = min(best, time.Since(began))
+		}
+		return best
 	}
-	if each := time.Since(began) / rounds; each > 3*time.Millisecond {
-		t.Errorf("%v each", each)
+	few, thousand := quickest(many(1), "team-000/service/app-web"), quickest(many(1000), "team-999/service/app-web")
+	if thousand > 10*few {
+		t.Errorf("%v among a thousand, %v among two", thousand/50, few/50)
 	}
 }

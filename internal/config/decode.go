@@ -288,10 +288,10 @@ func (d *decoder) decodeText(text string, v reflect.Value, path string, line int
 // mistyped says what was expected and what is there.
 func (d *decoder) mistyped(node *yaml.Node, path string, line int, expected string) {
 	found, remedy := "", ""
-	switch {
-	case node.Kind == yaml.MappingNode:
+	switch node.Kind {
+	case yaml.MappingNode:
 		found = "an object"
-	case node.Kind == yaml.SequenceNode:
+	case yaml.SequenceNode:
 		found = "a list"
 	default:
 		found = "a text"

@@ -149,7 +149,7 @@ func (doc *Document) label() string {
 	if doc.unknown {
 		return ""
 	}
-	return doc.ID.String()
+	return doc.String()
 }
 
 // hash covers all that the document says; where it stands only as far as that
@@ -158,7 +158,7 @@ func (doc *Document) hash() string {
 	h := sha256.New()
 	encoder := json.NewEncoder(h)
 	// Neither can fail: a hash takes all bytes, and the types are plain.
-	_ = encoder.Encode([]string{doc.ID.String(), filepath.Dir(doc.File)})
+	_ = encoder.Encode([]string{doc.String(), filepath.Dir(doc.File)})
 	_ = encoder.Encode(doc.Spec)
 	return hex.EncodeToString(h.Sum(nil))
 }

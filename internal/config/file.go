@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/sha256"
-	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -116,19 +115,19 @@ func (f *fileState) inForce(path string, before *fileState, here map[ID]bool) (d
 func (s *Source) sum(r revision) [sha256.Size]byte {
 	h := sha256.New()
 	for _, path := range slices.Sorted(maps.Keys(s.files)) {
-		fmt.Fprintf(h, "%q %x\n", path, s.files[path].sum)
+		note(h, path, s.files[path].sum)
 	}
 	for _, doc := range r.documents {
-		fmt.Fprintln(h, doc.ID, doc.content)
+		note(h, doc.ID, doc.content)
 		if len(doc.Problems) == 0 {
 			m, problems := gather(doc, r.files)
-			fmt.Fprintln(h, m.sum, problems)
+			note(h, m.sum, problems)
 		}
 	}
 	for _, good := range s.builder.lastGood() {
 		m, problems := gather(good.doc, r.files)
-		fmt.Fprintln(h, good.ID, m.sum, problems)
+		note(h, good.ID, m.sum, problems)
 	}
-	fmt.Fprintln(h, r.problems)
+	note(h, r.problems)
 	return [sha256.Size]byte(h.Sum(nil))
 }

@@ -155,7 +155,6 @@ func TestClaimsOfBrokenPatterns(t *testing.T) {
 		"SHOP.example.com/Cart":               "shop.example.com/cart",
 		"*.example.com/a//b":                  "*.example.com/a/**",
 		"index.docker.io/*":                   "docker.io/*/**",
-		" shop.example.com/** ":               "shop.example.com/**",
 		"**":                                  "**/**",
 		"shop.example.com:5000/team/app:v1**": "shop.example.com:5000/team/app",
 	} {

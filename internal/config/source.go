@@ -145,17 +145,18 @@ func (s *Source) directories(files *files) map[string]string {
 func (s *Source) report(ctx context.Context, next *Snapshot) {
 	counts := next.Count()
 	s.options.Log.InfoContext(ctx, "policies loaded",
-		"ready", counts[StateReady], "lastGood", counts[StateLastGood], "broken", counts[StateBroken])
+		slog.Int("ready", counts[StateReady]), slog.Int("lastGood", counts[StateLastGood]), slog.Int("broken", counts[StateBroken]))
 	known := map[Problem]bool{}
 	for _, p := range next.problems {
 		known[p] = true
 		if !s.known[p] {
 			s.options.Log.WarnContext(ctx, "policy problem",
-				"file", p.File, "line", p.Line, "policy", p.Policy, "path", p.Path, "problem", p.Message, "remedy", p.Remedy)
+				slog.String("file", p.File), slog.Int("line", p.Line), slog.String("policy", p.Policy),
+				slog.String("path", p.Path), slog.String("problem", p.Message), slog.String("remedy", p.Remedy))
 		}
 	}
 	s.known = known
 	if err := next.Ready(); err != nil {
-		s.options.Log.ErrorContext(ctx, "nothing can be decided", "error", err)
+		s.options.Log.ErrorContext(ctx, "nothing can be decided", slog.Any("error", err))
 	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -26,10 +27,10 @@ const (
 func (s *Source) Run(ctx context.Context) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		s.options.Log.WarnContext(ctx, "changes of policies are not announced, looking twice a second", "error", err)
+		s.options.Log.WarnContext(ctx, "changes of policies are not announced, looking twice a second", slog.Any("error", err))
 		return s.poll(ctx)
 	}
-	defer watcher.Close()
+	defer func() { _ = watcher.Close() }()
 	s.follow(ctx, watcher)
 	check := time.NewTicker(s.options.CheckInterval)
 	defer check.Stop()
@@ -46,7 +47,7 @@ func (s *Source) Run(ctx context.Context) error {
 			}
 			settle(ctx, watcher)
 		case err := <-watcher.Errors:
-			s.options.Log.WarnContext(ctx, "some changes of policies were not announced", "error", err)
+			s.options.Log.WarnContext(ctx, "some changes of policies were not announced", slog.Any("error", err))
 		case <-check.C:
 		}
 		s.Reload(ctx)

@@ -248,7 +248,7 @@ func TestForWhilePoliciesChange(t *testing.T) {
 			}
 		})
 	}
-	for i := range 50 {
+	for i := range 20 {
 		e.put(map[string]string{"p.yaml": cluster("p"+string(rune('a'+i%26)), `"a.example/**"`)})
 	}
 	close(done)
