@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 
@@ -84,10 +83,7 @@ func (o *inspectOptions) discover(command *cobra.Command, image string) error {
 		return exitError(exitUndecided)
 	}
 	if o.output == "json" {
-		encoder := json.NewEncoder(command.OutOrStdout())
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		if err := encoder.Encode(found); err != nil {
+		if err := printJSON(command.OutOrStdout(), found); err != nil {
 			return err
 		}
 	} else {

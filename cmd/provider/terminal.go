@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -88,6 +89,14 @@ func addOutput(command *cobra.Command, output *string) {
 	command.Flags().StringVarP(output, "output", "o", "text", "how to print: text, for people, or json")
 	// Cobra fails only for a flag that does not exist.
 	_ = command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// printJSON writes for programs.
+func printJSON(out io.Writer, v any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	encoder.SetEscapeHTML(false)
+	return encoder.Encode(v)
 }
 
 func checkOutput(output string) error {

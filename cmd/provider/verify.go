@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -72,10 +71,7 @@ func (o *inspectOptions) eachImage(command *cobra.Command, images []string,
 	_ = group.Wait() // its functions give no error
 	progress.stop()
 	if o.output == "json" {
-		encoder := json.NewEncoder(command.OutOrStdout())
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false)
-		if err := encoder.Encode(answers); err != nil {
+		if err := printJSON(command.OutOrStdout(), answers); err != nil {
 			return err
 		}
 		return exit(answers)

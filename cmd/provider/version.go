@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"runtime"
 
@@ -20,7 +19,7 @@ func versionCommand() *cobra.Command {
 				return err
 			}
 			if output == "json" {
-				return json.NewEncoder(command.OutOrStdout()).Encode(map[string]string{
+				return printJSON(command.OutOrStdout(), map[string]string{
 					"version": buildVersion(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH,
 				})
 			}
