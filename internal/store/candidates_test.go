@@ -80,7 +80,10 @@ func TestAConsumerWhoStopsStopsTheFetching(t *testing.T) {
 		r.AttachReferrer(repo, image, notation(i))
 	}
 	n := 0
-	for range v.Candidates(t.Context(), subjectOf(r, image), signatures) {
+	for _, err := range v.Candidates(t.Context(), subjectOf(r, image), signatures) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		if n++; n == 3 {
 			break
 		}
@@ -203,7 +206,7 @@ func TestWhatIsLeftUnderTheTagIsFound(t *testing.T) {
 			r.SetFault(registrytest.On("/referrers/", func(w http.ResponseWriter, req *http.Request) bool {
 				// given the API since, it lists only what was attached since
 				w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-				fmt.Fprintf(w, `{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":1,"artifactType":%q}]}`, image.MediaType, elsewhere.Digest, sbom.ArtifactType)
+				_, _ = fmt.Fprintf(w, `{"schemaVersion":2,"manifests":[{"mediaType":%q,"digest":%q,"size":1,"artifactType":%q}]}`, image.MediaType, elsewhere.Digest, sbom.ArtifactType)
 				return true
 			}))
 			got := look(t.Context(), v, subjectOf(r, image), wanted)
@@ -297,7 +300,7 @@ func TestWhetherThereIsAnAPIIsForgottenInTime(t *testing.T) {
 func TestAnOlderAPIIsNoAPI(t *testing.T) {
 	html := func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Content-Type", "text/html")
-		fmt.Fprint(w, "<html>")
+		_, _ = fmt.Fprint(w, "<html>")
 		return true
 	}
 	for name, fault := range map[string]registrytest.Fault{

@@ -180,7 +180,7 @@ func (c *client) attempt(ctx context.Context, q question, n int) (_ *answer, f *
 	if f != nil {
 		return nil, f
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	seen.Status = resp.StatusCode
 	host := resp.Request.URL.Host
 	c.store.closeGate(host, resp)

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,11 +157,65 @@ func TestWhatPassesIsTriedAgain(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatNeverEndsIsTriedAgain(t *testing.T) {
+	for name, fault := range map[string]func(*registrytest.Registry) registrytest.Fault{
+		"no answer":         func(*registrytest.Registry) registrytest.Fault { return registrytest.Hang(nil) },
+		"one byte a minute": func(r *registrytest.Registry) registrytest.Fault { return r.Slow(time.Minute) },
+	} {
+		for _, path := range []string{"/v1", "/referrers/", "/manifests/sha256:", "/blobs/"} {
+			t.Run(name+" at "+path, func(t *testing.T) {
+				t.Parallel()
+				options := quick()
+				options.AttemptTimeout, options.Budget = 500*time.Millisecond, 10*time.Second
+				r := registrytest.Start(t, registrytest.Options{NoDigestHeader: true})
+				v := open(t, store.New(options), r, nil)
+				image := r.PushImage(repo, "v1")
+				r.AttachReferrer(repo, image, notation(1))
+				r.SetFault(registrytest.On(path, registrytest.First(1, fault(r))))
+				if got := decide(t, v, byTag(r, "v1"), signatures); len(got.candidates) != 1 || got.list != nil || got.broken != nil {
+					t.Errorf("got %+v", got)
+				}
+			})
+		}
+	}
+}
+
 // short ends a body early and says so, as a proxy that was cut itself does.
 func short(w http.ResponseWriter, _ *http.Request) bool {
 	w.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
 	_, _ = w.Write([]byte(`{"sch`))
 	return true
+}
+
+func TestARegistryWithErrorsRefusesNobody(t *testing.T) {
+	r := registrytest.Start(t, registrytest.Options{})
+	v := open(t, store.New(quick()), r, nil)
+	var n atomic.Int64
+	r.SetFault(func(w http.ResponseWriter, req *http.Request) bool { // 5 % errors, 1 % resets
+		switch i := n.Add(1); {
+		case i%100 == 50:
+			return registrytest.Reset()(w, req)
+		case i%20 == 7:
+			return registrytest.Status(http.StatusServiceUnavailable)(w, req)
+		}
+		return false
+	})
+	var wait sync.WaitGroup
+	for worker := range 4 {
+		wait.Go(func() {
+			for i := range 50 {
+				image := r.PushImage(repo, "")
+				r.AttachReferrer(repo, image, notation(1000*worker+i))
+				if got := decide(t, v, byDigest(r, image.Digest), signatures); len(got.candidates) != 1 || got.list != nil || got.broken != nil {
+					t.Errorf("got %+v", got)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if n.Load() < 600 {
+		t.Errorf("%d requests for 200 images", n.Load())
+	}
 }
 
 func TestTriesAreFew(t *testing.T) {
@@ -183,13 +239,16 @@ func TestRetryAfterIsHeededInFull(t *testing.T) {
 		want        verifier.Reason
 	}{
 		{"seconds", "30", 429, verifier.ReasonRegistryThrottled},
+		{"less than the budget", "5", 429, verifier.ReasonRegistryThrottled},
 		{"a date", time.Now().Add(30 * time.Second).UTC().Format(http.TimeFormat), 429, verifier.ReasonRegistryThrottled},
 		{"unavailable", "30", 503, verifier.ReasonRegistryUnreachable},
 		{"for ever", "2147483647", 429, verifier.ReasonRegistryThrottled},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r, other := registrytest.Start(t, registrytest.Options{}), registrytest.Start(t, registrytest.Options{})
-			s := store.New(quick())
+			options := quick()
+			options.RetryBase = 2 * time.Second // not waited for: the host has said for how long
+			s := store.New(options)
 			v := open(t, s, r, nil)
 			image := r.PushImage(repo, "v1")
 			r.SetFault(func(w http.ResponseWriter, _ *http.Request) bool {
@@ -222,6 +281,73 @@ func TestRetryAfterIsHeededInFull(t *testing.T) {
 				t.Errorf("another host: %v", err)
 			}
 		})
+	}
+}
+
+func TestALaterAndShorterRetryAfterOpensNothing(t *testing.T) {
+	r := registrytest.Start(t, registrytest.Options{})
+	v := open(t, store.New(quick()), r, nil)
+	r.PushImage(repo, "v0")
+	if _, err := v.Resolve(t.Context(), byTag(r, "v0")); err != nil { // the first contact goes alone
+		t.Fatal(err)
+	}
+	arrived, long := make(chan struct{}), make(chan struct{})
+	r.SetFault(registrytest.Each(
+		registrytest.On("/v1", func(w http.ResponseWriter, req *http.Request) bool {
+			<-arrived
+			return registrytest.Throttle("30")(w, req)
+		}),
+		registrytest.On("/v2", func(w http.ResponseWriter, req *http.Request) bool {
+			arrived <- struct{}{}
+			<-long
+			return registrytest.Throttle("1")(w, req)
+		}),
+	))
+	resolve := func(tag string) error {
+		_, err := v.Resolve(t.Context(), byTag(r, tag))
+		return err
+	}
+	second := make(chan error)
+	go func() { second <- resolve("v2") }()
+	if err := resolve("v1"); reason(err) != verifier.ReasonRegistryThrottled {
+		t.Errorf("the first: %v", err)
+	}
+	close(long)
+	if err := <-second; reason(err) != verifier.ReasonRegistryThrottled {
+		t.Errorf("the second: %v", err)
+	}
+	r.SetFault(nil)
+	r.Reset()
+	if err := resolve("v3"); reason(err) != verifier.ReasonRegistryThrottled || len(r.Requests()) != 0 {
+		t.Errorf("inside the longer window: %v", err)
+	}
+}
+
+func TestAPanicStaysWithItsRequest(t *testing.T) {
+	for _, kind := range []string{"tag", "token", "referrers", "manifest", "blob"} {
+		r := registrytest.Start(t, registrytest.Options{Auth: registrytest.Auth{Scheme: "Bearer"}})
+		options := quick()
+		var panics atomic.Bool
+		panics.Store(true)
+		options.Observe = func(e store.Exchange) {
+			if e.Kind == kind && panics.Load() {
+				panic(kind)
+			}
+		}
+		v := open(t, store.New(options), r, nil)
+		image := r.PushImage(repo, "v1")
+		r.AttachReferrer(repo, image, notation(1))
+		_, err := v.Resolve(t.Context(), byTag(r, "v1"))
+		got := look(t.Context(), v, subjectOf(r, image), both)
+		_, fetchErr := v.Fetch(t.Context(), subjectOf(r, image), r.PushBlob(repo, "text/plain", []byte("x")))
+		reasons := append(append(got.list, got.broken...), reason(err), reason(fetchErr))
+		if !slices.Contains(reasons, verifier.ReasonInternal) {
+			t.Errorf("%s: %v", kind, reasons)
+		}
+		panics.Store(false)
+		if got := decide(t, v, byTag(r, "v1"), both); len(got.candidates) != 1 || got.list != nil || got.broken != nil {
+			t.Errorf("%s, afterwards: %+v", kind, got)
+		}
 	}
 }
 

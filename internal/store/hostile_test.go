@@ -282,14 +282,14 @@ func TestL06_EndlessData(t *testing.T) {
 func junkPage(n int) registrytest.Fault {
 	return func(w http.ResponseWriter, _ *http.Request) bool {
 		w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-		fmt.Fprint(w, `{"manifests":[{}`, strings.Repeat(`,{"artifactType":""}`, n), `]}`)
+		_, _ = fmt.Fprint(w, `{"manifests":[{}`, strings.Repeat(`,{"artifactType":""}`, n), `]}`)
 		return true
 	}
 }
 
 func oneString(w http.ResponseWriter, _ *http.Request) bool {
 	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-	fmt.Fprint(w, `{"manifests":[{"mediaType":"`)
+	_, _ = fmt.Fprint(w, `{"manifests":[{"mediaType":"`)
 	chunk := []byte(strings.Repeat("x", 1<<16))
 	for range 1 << 14 {
 		if _, err := w.Write(chunk); err != nil {
@@ -352,6 +352,8 @@ func TestL09_SizesThatLie(t *testing.T) {
 			}
 			if got, err := v.Fetch(t.Context(), subjectOf(r, image), lying); err == nil || got != nil || reason(err) == verifier.ReasonInternal {
 				t.Errorf("a blob of %d bytes: %q, %v", size, got, err)
+			} else if size > 32<<20 && reason(err) != verifier.ReasonLimitExceeded {
+				t.Errorf("a blob of %d bytes was asked for: %v", size, err)
 			}
 			if lying = attached; size == attached.Size {
 				continue
@@ -459,7 +461,7 @@ func TestListsThatCannotBeRead(t *testing.T) {
 			image := r.PushImage(repo, "v1")
 			r.SetFault(registrytest.On("/referrers/", func(w http.ResponseWriter, _ *http.Request) bool {
 				w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-				fmt.Fprint(w, body)
+				_, _ = fmt.Fprint(w, body)
 				return true
 			}))
 			got := look(t.Context(), v, subjectOf(r, image), signatures)
@@ -472,6 +474,44 @@ func TestListsThatCannotBeRead(t *testing.T) {
 				t.Errorf("healed: %+v", got)
 			}
 		})
+	}
+}
+
+func TestAPageThatIsMissingIsNotTheEnd(t *testing.T) {
+	r := registrytest.Start(t, registrytest.Options{PageSize: 1})
+	v := open(t, store.New(quick()), r, nil)
+	image := r.PushImage(repo, "v1")
+	first := r.AttachReferrer(repo, image, notation(1))
+	r.AttachReferrer(repo, image, notation(2))
+	second := func(f registrytest.Fault) registrytest.Fault {
+		return func(w http.ResponseWriter, req *http.Request) bool { return req.URL.Query().Has("from") && f(w, req) }
+	}
+	for status, want := range map[int]verifier.Reason{404: verifier.ReasonRegistryInvalid, 405: verifier.ReasonRegistryInvalid, 500: verifier.ReasonRegistryUnreachable} {
+		r.SetFault(second(registrytest.Status(status)))
+		got := look(t.Context(), v, subjectOf(r, image), signatures)
+		if !slices.Equal(got.digests(), []digest.Digest{first.Digest}) || !slices.Equal(got.list, []verifier.Reason{want}) {
+			t.Errorf("%d: %+v", status, got)
+		}
+	}
+}
+
+func TestWhatOneListClaimsOfADigestIsNotAnothers(t *testing.T) {
+	s := store.New(quick())
+	honest, hostile := registrytest.Start(t, registrytest.Options{}), registrytest.Start(t, registrytest.Options{})
+	image := honest.PushImage(repo, "v1")
+	good := honest.AttachReferrer(repo, image, notation(1))
+	data, err := open(t, s, honest, nil).Fetch(t.Context(), subjectOf(honest, image), good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lying := hostile.PushManifest(repo, "", "application/vnd.docker.distribution.manifest.v2+json", data)
+	lying.ArtifactType = signature
+	hostile.ListReferrer(repo, image.Digest, lying)
+	if got := look(t.Context(), open(t, s, hostile, nil), subjectOf(hostile, image), signatures); len(got.broken) != 1 {
+		t.Errorf("the hostile one: %+v", got)
+	}
+	if got := look(t.Context(), open(t, s, honest, nil), subjectOf(honest, image), signatures); len(got.candidates) != 1 {
+		t.Errorf("the honest one: %+v", got)
 	}
 }
 

@@ -49,6 +49,9 @@ func (c *client) signedIn(ctx context.Context, q question) (_ *http.Response, sh
 	for try := 1; ; try++ {
 		sent, f := c.authorize(ctx, wants, scope)
 		if f != nil {
+			if f.err.Reason == verifier.ReasonRegistryInvalid || f.err.Reason == verifier.ReasonRegistryUnreachable {
+				c.store.challenges.Delete(c.key()) // perhaps the token endpoint has moved
+			}
 			return nil, false, f
 		}
 		resp, f := c.roundTrip(ctx, q, sent.header)
@@ -144,8 +147,10 @@ func (c *client) authorize(ctx context.Context, wants challenge, scope string) (
 	switch {
 	case errors.As(err, &failed):
 		return authorization{}, failed.failure
-	case err != nil:
+	case ctx.Err() != nil:
 		return authorization{}, c.unreachable(c.host, err)
+	case err != nil: // a panic
+		return authorization{}, fail(verifier.ReasonInternal, err, "", "an unexpected error")
 	}
 	return made, nil
 }
@@ -219,7 +224,7 @@ func (c *client) fetchToken(ctx context.Context, wants challenge, scope string, 
 	if err != nil {
 		return "", 0, c.unreachable(realm.Host, err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	seen.Status = resp.StatusCode
 	c.store.closeGate(realm.Host, resp)
 	switch status := resp.StatusCode; {

@@ -144,6 +144,36 @@ func TestACredentialThatChangedIsReadAgain(t *testing.T) {
 	}
 }
 
+func TestATokenEndpointThatMovedIsFound(t *testing.T) {
+	old, err := registrytest.New(registrytest.Options{Auth: registrytest.Auth{Scheme: "Bearer"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	r := registrytest.Start(t, registrytest.Options{Auth: registrytest.Auth{Scheme: "Bearer"}})
+	away := func(w http.ResponseWriter, req *http.Request) bool {
+		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token"`, old.URL()))
+		return registrytest.Status(401)(w, req)
+	}
+	v := open(t, store.New(quick()), r, nil)
+	r.PushImage(repo, "v1")
+	r.SetFault(registrytest.First(2, away)) // and the old one's token is worth nothing
+	if _, err := v.Resolve(t.Context(), byTag(r, "v1")); err == nil || old.Tokens()["repository:"+repo+":pull"] != 1 {
+		t.Errorf("the old endpoint gave %v, %v", old.Tokens(), err)
+	}
+	for _, gone := range []func(){func() { old.SetFault(registrytest.Status(404)) }, old.Close} {
+		r.SetFault(away)
+		_, _ = v.Resolve(t.Context(), byTag(r, "v1")) // remembered again
+		gone()
+		r.SetFault(nil)
+		r.RevokeTokens()
+		_, _ = v.Resolve(t.Context(), byTag(r, "v1"))
+		if _, err := v.Resolve(t.Context(), byTag(r, "v1")); err != nil {
+			t.Errorf("at its new place: %v", err)
+		}
+	}
+}
+
 func TestBadTokenAnswers(t *testing.T) {
 	for name, body := range map[string]string{
 		"not JSON": "<html>", "no token": "{}", "a header in it": `{"token":"a\r\nX: y"}`, "null": "null",
@@ -369,6 +399,71 @@ func TestL30_TwoRegistriesInParallel(t *testing.T) {
 				t.Errorf("registry %d saw the other's credential", i)
 			}
 		}
+	}
+}
+
+// public is a registry that the system's roots vouch for, in this test binary.
+var public *registrytest.Registry
+
+func TestMain(m *testing.M) {
+	os.Exit(withPublic(m))
+}
+
+func withPublic(m *testing.M) int {
+	var err error
+	if public, err = registrytest.New(registrytest.Options{TLS: true}); err != nil {
+		panic(err)
+	}
+	defer public.Close()
+	roots, err := os.CreateTemp("", "roots-*.pem")
+	if err != nil {
+		panic(err)
+	}
+	defer func() { _ = os.Remove(roots.Name()) }()
+	if _, err := roots.Write(public.CA()); err != nil {
+		panic(err)
+	}
+	if err := os.Setenv("SSL_CERT_FILE", roots.Name()); err != nil {
+		panic(err)
+	}
+	return m.Run()
+}
+
+func TestWhoVouchesForAHost(t *testing.T) {
+	private := registrytest.Start(t, registrytest.Options{TLS: true})
+	public.PushImage(repo, "v1")
+	private.PushImage(repo, "v1")
+	s := store.New(quick())
+	resolve := func(r *registrytest.Registry, ca []byte) verifier.Reason {
+		v, err := s.View(store.ViewOptions{Registries: []store.Registry{{Host: r.Host(), CAs: ca}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := v.Resolve(t.Context(), byTag(r, "v1")); err != nil {
+			return reason(err)
+		}
+		return verifier.ReasonTrusted
+	}
+	for name, test := range map[string]struct {
+		r    *registrytest.Registry
+		ca   []byte
+		want verifier.Reason
+	}{
+		"the system":                     {public, nil, verifier.ReasonTrusted},
+		"its own CA":                     {private, private.CA(), verifier.ReasonTrusted},
+		"nobody":                         {private, nil, verifier.ReasonRegistryUnreachable},
+		"the system, though a CA is set": {public, private.CA(), verifier.ReasonRegistryUnreachable},
+		"another's CA":                   {private, public.CA(), verifier.ReasonRegistryUnreachable},
+	} {
+		if got := resolve(test.r, test.ca); got != test.want {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	// where the private one refers to, the system's roots count as well
+	blob := public.PushBlob(repo, "text/plain", []byte("envelope"))
+	private.SetFault(registrytest.On("/blobs/", registrytest.Redirect(public.URL(), 307)))
+	if data, err := open(t, s, private, nil).Fetch(t.Context(), subjectOf(private, blob), blob); err != nil || string(data) != "envelope" {
+		t.Errorf("redirected to a public host: %q, %v", data, err)
 	}
 }
 

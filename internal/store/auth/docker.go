@@ -96,7 +96,7 @@ func (d *DockerConfig) load() (dockerConfig, error) {
 	if err != nil {
 		return dockerConfig{}, err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	data, err := io.ReadAll(io.LimitReader(file, maxConfigBytes+1))
 	if err != nil {
 		return dockerConfig{}, err

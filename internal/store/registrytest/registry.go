@@ -10,10 +10,10 @@ package registrytest
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"time"
 
@@ -76,7 +76,7 @@ func New(options Options) (*Registry, error) {
 		uploads:   map[string][]byte{},
 	}
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
-	r.server.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that refuse our certificate are what tests want
+	r.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // clients that refuse our certificate are what tests want
 	if !options.TLS {
 		r.server.Start()
 		return r, nil
@@ -223,7 +223,7 @@ func (r *Registry) AttachReferrer(repo string, subject ocispec.Descriptor, a Art
 // ListReferrer lists a descriptor as a referrer, true or not.
 func (r *Registry) ListReferrer(repo string, subject digest.Digest, d ocispec.Descriptor) {
 	r.mu.Lock()
-	list := append(r.referrers[repo][subject], d)
+	list := append(slices.Clone(r.referrers[repo][subject]), d)
 	put(r.referrers, repo, subject, list)
 	r.mu.Unlock()
 	if r.options.NoReferrersAPI {
