@@ -154,16 +154,15 @@ func TestL35_BothCertificatesRotateUnderLoadWithNoFailedRequest(t *testing.T) {
 	once := transport.Clone()
 	once.DisableKeepAlives = true
 
-	var calls, failed atomic.Int64
+	var calls [4]atomic.Int64
 	var load sync.WaitGroup
-	for _, way := range []*http.Transport{transport, transport, once, once} {
+	for i, way := range []*http.Transport{transport, transport, once, once} {
 		load.Go(func() {
 			for ctx.Err() == nil {
-				if err := d.call(t, way); err != nil && ctx.Err() == nil {
-					failed.Add(1)
-					t.Error(err)
+				if err := d.call(t, way); err != nil {
+					t.Errorf("call %d of client %d: %v", calls[i].Load(), i, err)
 				}
-				calls.Add(1)
+				calls[i].Add(1)
 			}
 		})
 	}
@@ -178,28 +177,30 @@ func TestL35_BothCertificatesRotateUnderLoadWithNoFailedRequest(t *testing.T) {
 			return c.ConnectionState().PeerCertificates[0].CheckSignatureFrom(ca.certificate) == nil
 		}
 	}
-	more := func(n int64) { // that many more calls, whatever the machine's speed
+	// Some more calls by each client, so that no handshake is under way any more
+	// that began before.
+	more := func() {
 		t.Helper()
-		before := calls.Load()
-		poll(t, "calls are made", func() bool { return calls.Load() >= before+n })
+		for i := range calls {
+			before := calls[i].Load()
+			poll(t, "calls are made", func() bool { return calls[i].Load() >= before+5 })
+		}
 	}
-	more(20)
+	more()
 	d.mount(t, "..1", material(newServer, newClientCA))
 	poll(t, "the new certificate is served", servedBy(newServer))
-	more(20) // Gatekeeper's old certificate is still good
+	more() // Gatekeeper's old certificate is still good
 	renewed := newClientCA.pair(t, "gatekeeper")
 	client.Store(&renewed)
 	transport.CloseIdleConnections()
-	more(20)
+	more()
 	d.mount(t, "..2", material(oldServer, d.clientCA)) // and back
 	poll(t, "the first certificate is served", servedBy(oldServer))
-	more(20)
+	more()
 	stop()
 	load.Wait()
-	if failed.Load() > 0 || calls.Load() < 80 {
-		t.Errorf("%d of %d calls failed", failed.Load(), calls.Load())
-	}
-	t.Logf("%d calls", calls.Load())
+	t.Logf("calls without a failure: %d, %d over kept connections; %d, %d over new ones",
+		calls[0].Load(), calls[1].Load(), calls[2].Load(), calls[3].Load())
 }
 
 func TestBrokenMaterialKeepsTheOld(t *testing.T) {

@@ -206,6 +206,7 @@ func TestMutationPinsTheTag(t *testing.T) {
 		"shop.example.com/signed:1":                     "shop.example.com/signed:1" + pinned,
 		"SHOP.example.com:443/signed:1":                 "shop.example.com/signed:1" + pinned,
 		"shop.example.com/signed:1" + pinned:            "shop.example.com/signed:1" + pinned,
+		"SHOP.example.com:443/signed" + pinned:          "SHOP.example.com:443/signed" + pinned,
 		"shop.example.com/unsigned:1":                   "shop.example.com/unsigned:1@" + digestOf("shop.example.com/unsigned:1").String(),
 		"skip.example.com/x":                            "skip.example.com/x",
 		"else.example.com/x":                            "else.example.com/x",
