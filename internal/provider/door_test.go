@@ -26,7 +26,6 @@ import (
 	"github.com/open-policy-agent/frameworks/constraint/pkg/apis/externaldata/unversioned"
 	"github.com/open-policy-agent/frameworks/constraint/pkg/externaldata"
 	"github.com/opencontainers/go-digest"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/countersign-dev/countersign/internal/provider"
 	"github.com/countersign-dev/countersign/internal/telemetry"
@@ -241,11 +240,11 @@ func open(t testing.TB, options provider.Options, edit ...func(*provider.Certifi
 		}
 	})
 	d.gatekeeper = &unversioned.Provider{
-		ObjectMeta: metav1.ObjectMeta{Name: strings.ReplaceAll(t.Name(), "/", "-")},
 		Spec: unversioned.ProviderSpec{
 			URL: d.url + "/v1/verify", Timeout: 60, CABundle: base64.StdEncoding.EncodeToString(d.serverCA.pem()),
 		},
 	}
+	d.gatekeeper.Name = t.Name() // Gatekeeper's client is kept by it
 	return d
 }
 
