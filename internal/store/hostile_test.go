@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -372,6 +373,16 @@ func TestL09_SizesThatLie(t *testing.T) {
 	if got, err := v.Fetch(t.Context(), subjectOf(r, image), blob); string(got) != string(data) || err != nil {
 		t.Errorf("the true descriptor: %q, %v", got, err)
 	}
+	// more than the descriptor says, though what it says is there
+	more := r.PushBlob(repo, "text/plain", []byte("more"))
+	r.SetFault(registrytest.On("/blobs/", func(w http.ResponseWriter, _ *http.Request) bool {
+		_, _ = w.Write([]byte("more and more"))
+		return true
+	}))
+	if _, err := v.Fetch(t.Context(), subjectOf(r, image), more); reason(err) != verifier.ReasonRegistryInvalid {
+		t.Errorf("bytes after the end: %v", err)
+	}
+	r.SetFault(nil)
 	// in memory by now: the claim is compared all the same
 	lying := blob
 	lying.Size++
@@ -474,6 +485,40 @@ func TestListsThatCannotBeRead(t *testing.T) {
 				t.Errorf("healed: %+v", got)
 			}
 		})
+	}
+}
+
+func TestNothingIsExpanded(t *testing.T) {
+	r := registrytest.Start(t, registrytest.Options{})
+	v := open(t, store.New(quick()), r, nil)
+	image := r.PushImage(repo, "v1")
+	zeros := make([]byte, 1<<20)
+	blob := r.PushBlob(repo, "text/plain", zeros)
+	r.SetFault(registrytest.On("/blobs/", func(w http.ResponseWriter, req *http.Request) bool {
+		if got := req.Header.Get("Accept-Encoding"); got != "" {
+			t.Errorf("accepts %q", got)
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		zip := gzip.NewWriter(w)
+		_, _ = zip.Write(zeros)
+		return zip.Close() == nil
+	}))
+	if _, err := v.Fetch(t.Context(), subjectOf(r, image), blob); reason(err) != verifier.ReasonRegistryInvalid {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatWasFetchedIsTheCallersOwn(t *testing.T) {
+	r := registrytest.Start(t, registrytest.Options{})
+	v := open(t, store.New(quick()), r, nil)
+	image := r.PushImage(repo, "v1")
+	blob := r.PushBlob(repo, "text/plain", []byte("envelope"))
+	for range 3 {
+		data, err := v.Fetch(t.Context(), subjectOf(r, image), blob)
+		if err != nil || string(data) != "envelope" {
+			t.Fatalf("got %q, %v", data, err)
+		}
+		clear(data)
 	}
 }
 

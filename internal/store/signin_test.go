@@ -145,32 +145,37 @@ func TestACredentialThatChangedIsReadAgain(t *testing.T) {
 }
 
 func TestATokenEndpointThatMovedIsFound(t *testing.T) {
-	old, err := registrytest.New(registrytest.Options{Auth: registrytest.Auth{Scheme: "Bearer"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer old.Close()
-	r := registrytest.Start(t, registrytest.Options{Auth: registrytest.Auth{Scheme: "Bearer"}})
-	away := func(w http.ResponseWriter, req *http.Request) bool {
-		w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token"`, old.URL()))
-		return registrytest.Status(401)(w, req)
-	}
-	v := open(t, store.New(quick()), r, nil)
-	r.PushImage(repo, "v1")
-	r.SetFault(registrytest.First(2, away)) // and the old one's token is worth nothing
-	if _, err := v.Resolve(t.Context(), byTag(r, "v1")); err == nil || old.Tokens()["repository:"+repo+":pull"] != 1 {
-		t.Errorf("the old endpoint gave %v, %v", old.Tokens(), err)
-	}
-	for _, gone := range []func(){func() { old.SetFault(registrytest.Status(404)) }, old.Close} {
-		r.SetFault(away)
-		_, _ = v.Resolve(t.Context(), byTag(r, "v1")) // remembered again
-		gone()
-		r.SetFault(nil)
-		r.RevokeTokens()
-		_, _ = v.Resolve(t.Context(), byTag(r, "v1"))
-		if _, err := v.Resolve(t.Context(), byTag(r, "v1")); err != nil {
-			t.Errorf("at its new place: %v", err)
-		}
+	for name, gone := range map[string]func(*registrytest.Registry){
+		"404": func(old *registrytest.Registry) { old.SetFault(registrytest.Status(404)) }, "closed": (*registrytest.Registry).Close,
+	} {
+		t.Run(name, func(t *testing.T) {
+			old, err := registrytest.New(registrytest.Options{Auth: registrytest.Auth{Scheme: "Bearer"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer old.Close()
+			r := registrytest.Start(t, registrytest.Options{Auth: registrytest.Auth{Scheme: "Bearer"}})
+			v := open(t, store.New(quick()), r, nil)
+			resolve := func(repo string) error {
+				r.PushImage(repo, "v1")
+				_, err := v.Resolve(t.Context(), verifier.Reference{Registry: r.Host(), Repository: repo, Tag: "v1"})
+				return err
+			}
+			r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+				w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token"`, old.URL()))
+				return registrytest.Status(401)(w, req)
+			})
+			_ = resolve("team/a")
+			if old.Tokens()["repository:team/a:pull"] == 0 {
+				t.Fatal("the old endpoint was not asked")
+			}
+			gone(old)
+			r.SetFault(nil)
+			_ = resolve("team/b")
+			if err := resolve("team/b"); err != nil {
+				t.Errorf("at its new place: %v", err)
+			}
+		})
 	}
 }
 
