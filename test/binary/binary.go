@@ -1,0 +1,191 @@
+// Package binary builds and runs countersign as a user does: the executable,
+// with files and flags, asked over mTLS. It looks at nothing inside it.
+package binary
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/countersign-dev/countersign/test/pki"
+)
+
+// Variable is the environment variable that names an executable to use instead
+// of building one.
+const Variable = "COUNTERSIGN"
+
+const (
+	// startTimeout is for the first line of a process on a busy machine.
+	startTimeout = 30 * time.Second
+	// stopTimeout is more than the answers under way may take.
+	stopTimeout = 10 * time.Second
+	// readyPoll is how often /readyz is asked.
+	readyPoll = 10 * time.Millisecond
+)
+
+// Find gives the executable that the environment names, or builds one into dir
+// from the product module at root.
+func Find(ctx context.Context, root, dir string, progress io.Writer) (string, error) {
+	if path := os.Getenv(Variable); path != "" {
+		return path, nil
+	}
+	path := filepath.Join(dir, "countersign")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/provider")
+	build.Dir = root
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stdout, build.Stderr = progress, progress
+	if err := build.Run(); err != nil {
+		return "", fmt.Errorf("go build ./cmd/provider: %w", err)
+	}
+	return path, nil
+}
+
+// Options say how the server is started.
+type Options struct {
+	// Path of the executable.
+	Path string
+	// Dir takes the certificates.
+	Dir string
+	// Config is the policy file or directory.
+	Config string
+	// Authority signs the server's certificate, and is the one whose clients the
+	// server lets in.
+	Authority *pki.Authority
+	// Listen is the provider's address; a free loopback port when empty.
+	Listen string
+	// Args are further flags.
+	Args []string
+}
+
+// Server is a running process.
+type Server struct {
+	// Provider, Health and Metrics are host:port of the three listeners.
+	Provider, Health, Metrics string
+	// CertFile and ClientCAFile are in the server's flags.
+	CertFile, ClientCAFile string
+
+	command *exec.Cmd
+	log     *log
+	ended   chan error
+}
+
+// Start runs `countersign serve` until Stop, and returns when it listens. It is
+// ready when Ready says so.
+func Start(ctx context.Context, o Options) (*Server, error) {
+	pair, err := o.Authority.Issue("countersign.countersign-system.svc")
+	if err != nil {
+		return nil, err
+	}
+	certFile, keyFile, err := pair.Write(filepath.Join(o.Dir, "serving"))
+	if err != nil {
+		return nil, err
+	}
+	clientCA := filepath.Join(o.Dir, "gatekeeper-ca.crt")
+	if err := os.WriteFile(clientCA, o.Authority.PEM, 0o600); err != nil {
+		return nil, err
+	}
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1:0"
+	}
+	args := append([]string{
+		"serve", "--config", o.Config, "--listen", o.Listen,
+		"--health-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0",
+		"--tls-cert", certFile, "--tls-key", keyFile, "--client-ca", clientCA,
+		"--allow-loopback", "--drain-delay", "0s",
+	}, o.Args...)
+	s := &Server{
+		CertFile: certFile, ClientCAFile: clientCA,
+		command: exec.CommandContext(context.WithoutCancel(ctx), o.Path, args...),
+		log:     newLog(),
+		ended:   make(chan error, 1),
+	}
+	s.command.Stderr = s.log
+	if err := s.command.Start(); err != nil {
+		return nil, err
+	}
+	go func() { s.ended <- s.command.Wait() }()
+
+	starting, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	select {
+	case line := <-s.log.listening:
+		s.Provider, s.Health, s.Metrics = line.Provider, line.Health, line.Metrics
+		return s, nil
+	case err := <-s.ended:
+		return nil, fmt.Errorf("countersign serve ended: %w\n%s", err, s.log)
+	case <-starting.Done():
+		return nil, errors.Join(fmt.Errorf("countersign serve does not listen: %w\n%s", starting.Err(), s.log), s.Stop())
+	}
+}
+
+// Ready waits until /readyz says 200.
+func (s *Server) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	tick := time.NewTicker(readyPoll)
+	defer tick.Stop()
+	for {
+		status, body, err := s.get(ctx, s.Health, "/readyz")
+		if err == nil && status == http.StatusOK {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %s %w", body, errors.Join(err, ctx.Err()))
+		case <-tick.C:
+		}
+	}
+}
+
+// Figures gives what /metrics shows.
+func (s *Server) Figures(ctx context.Context) (string, error) {
+	_, body, err := s.get(ctx, s.Metrics, "/metrics")
+	return body, err
+}
+
+// VerifyURL is what a Provider object says for verification.
+func (s *Server) VerifyURL() string { return "https://" + s.Provider + "/v1/verify" }
+
+// MutateURL is what a Provider object says for mutation.
+func (s *Server) MutateURL() string { return "https://" + s.Provider + "/v1/mutate" }
+
+// Log is what the process has logged so far.
+func (s *Server) Log() string { return s.log.String() }
+
+// Stop ends the process as Kubernetes does, and waits for it.
+func (s *Server) Stop() error {
+	if err := s.command.Process.Signal(syscall.SIGTERM); err != nil {
+		return nil // it has ended already
+	}
+	patience := time.NewTimer(stopTimeout)
+	defer patience.Stop()
+	select {
+	case err := <-s.ended:
+		return err
+	case <-patience.C:
+		_ = s.command.Process.Kill()
+		<-s.ended
+		return fmt.Errorf("countersign serve did not stop within %v\n%s", stopTimeout, s.log)
+	}
+}
+
+func (s *Server) get(ctx context.Context, address, path string) (status int, body string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = response.Body.Close() }()
+	content, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(content), err
+}
