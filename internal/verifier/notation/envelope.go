@@ -271,5 +271,5 @@ func signerOf(info *signature.SignerInfo) verifier.Signer {
 		name = "SAN=" + strings.Join(names, ",")
 	}
 	sum := sha256.Sum256([]byte(strings.ToLower(name)))
-	return verifier.Signer{ID: "x509:" + hex.EncodeToString(sum[:]), Name: clip(name)}
+	return verifier.Signer{ID: "x509:" + hex.EncodeToString(sum[:]), Name: clip(name), Issuer: clip(leaf.Issuer.String())}
 }
