@@ -261,14 +261,21 @@ func TestTheMemoryOfTheReferrersAPIHidesNothing(t *testing.T) {
 		t.Errorf("the API was asked %d times", n)
 	}
 
-	// The API appears meanwhile: what only it knows is found all the same.
+	// The API appears meanwhile: what only it knows is found all the same, and
+	// from then on it is asked first.
 	r.SetFault(nil)
-	_, subject := attach()
-	finds(subject)
+	for _, want := range []int{3, 2} {
+		_, subject := attach()
+		r.Reset()
+		finds(subject)
+		if n := len(r.Requests()); n != want {
+			t.Errorf("%d requests, want %d:\n%s", n, want, paths(r))
+		}
+	}
 
 	// An API that is known, and then a 404: that says nothing about the next image.
 	v = open(t, store.New(quick()), r, nil)
-	_, subject = attach()
+	_, subject := attach()
 	finds(subject)
 	r.SetFault(gone)
 	look(t.Context(), v, subjectOf(r, r.PushImage(repo, "")), signatures)

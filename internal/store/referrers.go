@@ -39,20 +39,18 @@ type entry struct {
 // Whether there is an API is remembered, to save a request. The memory decides
 // only what is asked first: before "nothing is attached" both were asked.
 func (c *client) referrers(ctx context.Context, repository string, subject digest.Digest, wanted verifier.Wanted) listing {
-	memory := c.store.referrersAPI
-	api, known := memory.Get(c.key())
-	if known && !api {
+	api, known := c.store.referrersAPI.Get(c.key())
+	tagFirst := known && !api
+	if tagFirst {
 		if l := c.referrersByTag(ctx, repository, subject, wanted); len(l.entries) > 0 || l.err != nil {
 			return l
 		}
-		l, _ := c.referrersByAPI(ctx, repository, subject, wanted)
-		return l
 	}
 	l, status := c.referrersByAPI(ctx, repository, subject, wanted)
 	if status == apiSpoken || (status == apiAbsent && !known) {
-		memory.Put(c.key(), status == apiSpoken, 1, time.Now().Add(c.store.options.ReferrersAPITTL))
+		c.store.referrersAPI.Put(c.key(), status == apiSpoken, 1, time.Now().Add(c.store.options.ReferrersAPITTL))
 	}
-	if len(l.entries) > 0 || l.err != nil {
+	if len(l.entries) > 0 || l.err != nil || tagFirst {
 		return l
 	}
 	if status == apiSpoken && len(wanted.TagSuffixes) == 0 {
