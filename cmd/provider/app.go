@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/countersign-dev/countersign/internal/cache"
 	"github.com/countersign-dev/countersign/internal/config"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/telemetry"
@@ -41,16 +40,17 @@ type app struct {
 
 func newApp(ctx context.Context, o appOptions) (*app, error) {
 	memory := verifier.NewMemory(findingBytes)
-	registries := store.New(store.Options{AllowLoopback: o.allowLoopback, UserAgent: "countersign/" + buildVersion()})
+	options := store.Options{AllowLoopback: o.allowLoopback, UserAgent: "countersign/" + buildVersion()}
+	if o.metrics != nil {
+		options.Observe = observeRegistries(o.metrics)
+	}
+	registries := store.New(options)
 	revocation, err := notation.NewRevocation(notation.RevocationOptions{Transport: registries.Transport()})
 	if err != nil {
 		return nil, err
 	}
 	if o.metrics != nil {
-		o.metrics.Cache("findings", cacheStats(memory.FindingStats))
-		for name := range registries.Stats() {
-			o.metrics.Cache(name, cacheStats(func() cache.Stats { return registries.Stats()[name] }))
-		}
+		showCaches(o.metrics, memory, registries)
 	}
 	source, err := config.Load(ctx, config.Options{
 		Path: o.config,
@@ -71,10 +71,6 @@ func (a *app) snapshot() *config.Snapshot { return a.source.Snapshot() }
 
 // ready says why nothing can be decided yet.
 func (a *app) ready() error { return a.snapshot().Ready() }
-
-func cacheStats(read func() cache.Stats) func() telemetry.CacheStats {
-	return func() telemetry.CacheStats { return telemetry.CacheStats(read()) }
-}
 
 // inspectOptions are the flags of the commands that look at images.
 type inspectOptions struct {

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"github.com/countersign-dev/countersign/internal/cache"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/telemetry"
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// observeRegistries counts what registries are asked. Hosts are an attacker's
+// choice, so they are no label.
+func observeRegistries(metrics *telemetry.Metrics) func(store.Exchange) {
+	kinds := telemetry.Label{Name: "kind", Values: []string{"manifest", "tag", "blob", "referrers", "token"}}
+	statuses := telemetry.Label{Name: "status", Values: []string{"2xx", "3xx", "4xx", "429", "5xx", "none"}}
+	requests := metrics.Counter("countersign_registry_requests_total", "Requests to registries and their token endpoints, retries included.", kinds, statuses)
+	// From loopback to the limit of one attempt, in seconds.
+	buckets := []float64{.001, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5}
+	seconds := metrics.Histogram("countersign_registry_request_seconds", "How long one request to a registry took.", buckets, kinds)
+	return func(e store.Exchange) {
+		requests.Inc(e.Kind, statusClass(e.Status))
+		seconds.Observe(e.Duration.Seconds(), e.Kind)
+	}
+}
+
+func statusClass(status int) string {
+	switch {
+	case status == 0:
+		return "none"
+	case status == 429:
+		return "429"
+	case status >= 500:
+		return "5xx"
+	case status >= 400:
+		return "4xx"
+	case status >= 300:
+		return "3xx"
+	default:
+		return "2xx"
+	}
+}
+
+// showCaches shows how everything that is remembered fares.
+func showCaches(metrics *telemetry.Metrics, memory *verifier.Memory, registries *store.Store) {
+	metrics.Cache("findings", cacheStats(memory.FindingStats))
+	for name := range registries.Stats() {
+		metrics.Cache(name, cacheStats(func() cache.Stats { return registries.Stats()[name] }))
+	}
+}
+
+func cacheStats(read func() cache.Stats) func() telemetry.CacheStats {
+	return func() telemetry.CacheStats { return telemetry.CacheStats(read()) }
+}
