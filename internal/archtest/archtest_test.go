@@ -28,6 +28,7 @@ var rooms = map[string][]string{
 	"internal/flight":            {},
 	"internal/verifier":          {"internal/cache", "internal/flight"},
 	"internal/verifier/notation": {"internal/verifier", "internal/cache", "internal/flight"},
+	"internal/verifier/sigstore": {"internal/verifier"},
 	"internal/store":             {"internal/verifier", "internal/store/auth", "internal/cache", "internal/flight", "internal/telemetry"},
 	"internal/store/auth":        {"internal/verifier", "internal/cache", "internal/flight"},
 	"internal/config":            {"api/v1beta1", "internal/verifier", "internal/verifier/notation", "internal/store", "internal/store/auth", "internal/trust"},
@@ -41,6 +42,7 @@ var rooms = map[string][]string{
 var testRooms = []string{
 	"internal/verifier/verifiertest",
 	"internal/verifier/notation/notationtest",
+	"internal/verifier/sigstore/sigstoretest",
 	"internal/store/registrytest",
 }
 
@@ -48,6 +50,8 @@ var testRooms = []string{
 var owners = map[string][]string{
 	"oras.land/oras-go/":                       {"internal/store"},
 	"github.com/notaryproject/":                {"internal/verifier/notation"},
+	"github.com/sigstore/":                     {"internal/verifier/sigstore"},
+	"github.com/secure-systems-lab/":           {"internal/verifier/sigstore"}, // DSSE, as sigstore-go reads it
 	"github.com/open-policy-agent/frameworks/": {"internal/provider"},
 	"github.com/prometheus/":                   {"internal/telemetry"},
 	"go.yaml.in/yaml/":                         {"internal/config"},
