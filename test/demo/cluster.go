@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -107,18 +108,17 @@ func (c *cluster) startRegistry(ctx context.Context, dir string) (string, error)
 	if err != nil {
 		return "", err
 	}
-	tampered[len(tampered)-len(tampered)/8] ^= 1 // within the signature
 	transplanted, err := c.Envelope("cart:1.4", "wabbit", notationtest.SignOptions{})
 	if err != nil {
 		return "", err
 	}
-	yesterday := time.Now().Add(-30 * time.Minute)
+	earlier := time.Now().Add(-30 * time.Minute)
 	for _, err := range []error{
 		c.Sign(ctx, "cart:1.4", "wabbit", notationtest.SignOptions{}),
 		c.Sign(ctx, "till:2.0", "ci", notationtest.SignOptions{Envelope: notationtest.COSE}),
 		c.Sign(ctx, "stranger:1", "mallory", notationtest.SignOptions{}),
-		c.Sign(ctx, "expired:1", "wabbit", notationtest.SignOptions{Time: yesterday, Expiry: yesterday.Add(10 * time.Minute)}),
-		c.Attach(ctx, "tampered:1", notationtest.JWS, tampered),
+		c.Sign(ctx, "expired:1", "wabbit", notationtest.SignOptions{Time: earlier, Expiry: earlier.Add(10 * time.Minute)}),
+		c.Attach(ctx, "tampered:1", notationtest.JWS, tamper(tampered)),
 		c.Attach(ctx, "transplanted:1", notationtest.JWS, transplanted),
 	} {
 		if err != nil {
@@ -126,6 +126,18 @@ func (c *cluster) startRegistry(ctx context.Context, dir string) (string, error)
 		}
 	}
 	return fmt.Sprintf("%s, %d images", registry.Host(), len(images)), nil
+}
+
+// tamper changes the first character of a JWS's signature to another one that
+// base64 has.
+func tamper(envelope []byte) []byte {
+	const field = `"signature":"`
+	if at := bytes.Index(envelope, []byte(field)) + len(field); envelope[at] == 'A' {
+		envelope[at] = 'B'
+	} else {
+		envelope[at] = 'A'
+	}
+	return envelope
 }
 
 // startProvider runs the binary with a policy that trusts wabbit and ci.

@@ -60,14 +60,13 @@ func (d *demo) run(ctx context.Context) error {
 		table.add(row, result)
 	}
 	table.end(wrong)
-	if wrong > 0 && d.once {
+	if !d.once {
+		d.out.try(c)
+		<-ctx.Done()
+		d.out.line("")
+	}
+	if wrong > 0 {
 		return fmt.Errorf("%d decisions are wrong", wrong)
 	}
-	if d.once {
-		return nil
-	}
-	d.out.try(c)
-	<-ctx.Done()
-	d.out.line("")
 	return nil
 }

@@ -44,10 +44,10 @@ func rows(c *cluster) []row {
 		}
 		return row{pod: pod, images: strings.Join(images, " "), object: podOf(pod, names...), want: want}
 	}
-	running := podOf("debugged", c.Name("cart:1.4@"+c.Digest("cart:1.4").String()))
+	running := podOf("kubectl-debug", c.Name("cart:1.4@"+c.Digest("cart:1.4").String()))
 	debugged := running.DeepCopy()
 	_ = unstructured.SetNestedSlice(debugged.Object, []any{map[string]any{"name": "debugger", "image": c.Name("unsigned:1")}}, "spec", "ephemeralContainers")
-	going := podOf("going", c.Name("unsigned:1"))
+	going := podOf("no-finalizer", c.Name("unsigned:1"))
 	going.SetFinalizers([]string{"example.com/drain"})
 	gone := going.DeepCopy()
 	gone.SetFinalizers(nil)
@@ -62,8 +62,8 @@ func rows(c *cluster) []row {
 		create("transplanted", "another image", "transplanted:1"),
 		create("one-of-two", "no signature found", "cart:1.4", "unsigned:1"),
 		create("elsewhere", "no ClusterTrustPolicy", "elsewhere.example.com/tool:1"),
-		{pod: "debugged", images: "cart:1.4 + unsigned:1", old: running, object: debugged, want: "no signature found"},
-		{pod: "going", images: "unsigned:1", old: going, object: gone},
+		{pod: "kubectl-debug", images: "cart:1.4 + unsigned:1", old: running, object: debugged, want: "no signature found"},
+		{pod: "no-finalizer", images: "unsigned:1, which ran before", old: going, object: gone},
 	}
 }
 

@@ -46,7 +46,10 @@ func (t *table) add(r row, got result) {
 	}
 	const indent = "    "
 	for _, line := range wrap(message, t.screen.width-len(indent)) {
-		t.screen.line("%s%s", indent, t.screen.paint(faint, line))
+		if got.admitted {
+			line = t.screen.paint(faint, line)
+		}
+		t.screen.line("%s%s", indent, line)
 	}
 }
 
