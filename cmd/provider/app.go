@@ -64,6 +64,9 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.metrics != nil {
+		showPolicies(o.metrics, source)
+	}
 	return &app{source: source}, nil
 }
 

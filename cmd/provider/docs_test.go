@@ -214,3 +214,35 @@ func TestThePoliciesInTheDocumentsAreGood(t *testing.T) {
 		t.Error("no policy found in the documents")
 	}
 }
+
+// TestEveryMetricIsDocumented compares the names in the code with docs/metrics.md.
+func TestEveryMetricIsDocumented(t *testing.T) {
+	page := pages(t)["../../docs/metrics.md"]
+	names := map[string]bool{}
+	for _, pattern := range []string{"*.go", "../../internal/provider/*.go", "../../internal/telemetry/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			source, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, found := range regexp.MustCompile(`"(countersign_\w+)"`).FindAllStringSubmatch(string(source), -1) {
+				names[found[1]] = true
+			}
+		}
+	}
+	for name := range names {
+		if !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("docs/metrics.md does not say what %s is", name)
+		}
+	}
+	if len(names) < 15 {
+		t.Errorf("only %d metrics found", len(names))
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/countersign-dev/countersign/internal/cache"
+	"github.com/countersign-dev/countersign/internal/config"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/telemetry"
 	"github.com/countersign-dev/countersign/internal/verifier"
@@ -15,7 +16,7 @@ func observeRegistries(metrics *telemetry.Metrics) func(store.Exchange) {
 	requests := metrics.Counter("countersign_registry_requests_total", "Requests to registries and their token endpoints, retries included.", kinds, statuses)
 	// From loopback to the limit of one attempt, in seconds.
 	buckets := []float64{.001, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5}
-	seconds := metrics.Histogram("countersign_registry_request_seconds", "How long one request to a registry took.", buckets, kinds)
+	seconds := metrics.Histogram("countersign_registry_request_duration_seconds", "How long one request to a registry took.", buckets, kinds)
 	return func(e store.Exchange) {
 		requests.Inc(e.Kind, statusClass(e.Status))
 		seconds.Observe(e.Duration.Seconds(), e.Kind)
@@ -44,6 +45,15 @@ func showCaches(metrics *telemetry.Metrics, memory *verifier.Memory, registries 
 	metrics.Cache("findings", cacheStats(memory.FindingStats))
 	for name := range registries.Stats() {
 		metrics.Cache(name, cacheStats(func() cache.Stats { return registries.Stats()[name] }))
+	}
+}
+
+// showPolicies shows how the documents fare: "last good" and "broken" are worth
+// an alert.
+func showPolicies(metrics *telemetry.Metrics, source *config.Source) {
+	for _, state := range []config.State{config.StateReady, config.StateLastGood, config.StateBroken} {
+		metrics.GaugeFunc("countersign_policies", "Policies by how they fare.", map[string]string{"state": string(state)},
+			func() float64 { return float64(source.Snapshot().Count()[state]) })
 	}
 }
 
