@@ -237,12 +237,12 @@ func (h hostPattern) rank() string {
 	if h.literal != "" {
 		return string(classLiteralHost)
 	}
-	classes := []byte(h.labels.rank())
+	classes, port := []byte(h.labels.rank()), classLiteral
 	slices.Reverse(classes)
-	if !h.anyPort {
-		classes = append(classes, classLiteral)
+	if h.anyPort {
+		port = classMany
 	}
-	return string(classes)
+	return string(append(classes, 0, port))
 }
 
 // name is a repository, cut up for matching.

@@ -39,6 +39,45 @@ func drawPattern(t *rapid.T) pattern {
 	}).Draw(t, "pattern")
 }
 
+// drawMatch draws a pattern that matches the image, by saying less in places.
+func drawMatch(t *rapid.T, ref verifier.Reference) pattern {
+	n := newName(ref)
+	less := func(parts []string, word string) []string {
+		var out []string
+		for i := 0; i < len(parts); i++ {
+			switch rapid.IntRange(0, 6).Draw(t, word) {
+			case 0:
+				out = append(out, "*")
+			case 1:
+				out = append(out, parts[i][:1]+"*")
+			case 2:
+				out = append(out, "*"+parts[i][1:])
+			case 3:
+				out = append(out, "**")
+				i += rapid.IntRange(0, len(parts)-1-i).Draw(t, "more")
+			default:
+				out = append(out, parts[i])
+			}
+		}
+		return out
+	}
+	host := ref.Registry
+	if rapid.IntRange(0, 3).Draw(t, "host") == 0 {
+		host = strings.Join(less(n.labels, "label"), ".")
+		if n.port != "" {
+			host += ":" + n.port
+		}
+	}
+	p, e := parsePattern(host + "/" + strings.Join(less(n.path, "segment"), "/"))
+	if e != nil {
+		t.Skip(e.what)
+	}
+	if !p.matches(&n) {
+		t.Fatalf("%s does not match %s", p.text, ref.Name())
+	}
+	return p
+}
+
 // asRegexp says the same as the pattern in another language.
 func asRegexp(p pattern) *regexp.Regexp {
 	translate := func(q sequence, separator, inside string) string {

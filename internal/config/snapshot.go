@@ -75,7 +75,7 @@ func (s *Snapshot) choose(request verifier.Request) (selection, *verifier.Error)
 		return selection{}, notFound("no ClusterTrustPolicy matches this image")
 	}
 	tenant := s.tenant(&n, request.Namespace)
-	if len(tenant) > 0 && !slices.ContainsFunc(cluster, func(p *policy) bool { return !p.delegate || p.broken != nil }) {
+	if len(tenant) > 0 && !slices.ContainsFunc(cluster, func(p *policy) bool { return !p.delegate }) {
 		return selection{must: tenant, reach: reach(tenant, n.host)}, nil
 	}
 	return selection{must: append(cluster, tenant...), reach: reach(cluster, n.host)}, nil

@@ -191,6 +191,9 @@ func TestFileThatCannotBeReadAtAReload(t *testing.T) {
 		e.put(map[string]string{"b.yaml": cluster("b", `"b.example/**"`)})
 		e.ask(want{"a.example/x", "a"}, want{"b.example/x", "b"})
 	}
+	// A document without a name, in a file that was whole, is one of those that were there.
+	e.put(map[string]string{"a.yaml": cluster("a2", `"a2.example/**"`) + strings.Replace(cluster("a", `"a.example/**"`, "owner: nobody"), "name: a", "nome: a", 1)})
+	e.ask(want{"a.example/x", "a"}, want{"a2.example/x", "a2"})
 	// One of its documents is told apart, and changes; the others stay.
 	e.put(map[string]string{"a.yaml": notYAML + cluster("a2", `"a3.example/**"`)})
 	e.ask(want{"a.example/x", "a"}, want{"a3.example/x", "a2"}, want{"a2.example/x", "REFUSED POLICY_NOT_FOUND"})
