@@ -171,7 +171,7 @@ func (s *Server) Stop() error {
 		return err
 	case <-patience.C:
 		_ = s.command.Process.Kill()
-		<-s.ended
+		_ = <-s.ended // says that it was killed
 		return fmt.Errorf("countersign serve did not stop within %v\n%s", stopTimeout, s.log)
 	}
 }
