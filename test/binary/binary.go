@@ -171,8 +171,7 @@ func (s *Server) Stop() error {
 		return err
 	case <-patience.C:
 		_ = s.command.Process.Kill()
-		_ = <-s.ended // says that it was killed
-		return fmt.Errorf("countersign serve did not stop within %v\n%s", stopTimeout, s.log)
+		return fmt.Errorf("countersign serve did not stop within %v: %w\n%s", stopTimeout, <-s.ended, s.log)
 	}
 }
 
