@@ -103,6 +103,7 @@ func TestDocumentBrokenFromTheStartOwnsItsImages(t *testing.T) {
 		brokenPolicy("broken", "a.example/**") +
 		strings.Replace(brokenPolicy("in-prod", "b.example/**"), "  requires", "  namespaces: [prod]\n  requires", 1) +
 		strings.Replace(brokenPolicy("somewhere", "c.example/**"), "  requires", "  namespaces: [PROD]\n  requires", 1) +
+		cluster("q", `"c.example/**"`, "namespaces: [prod]") +
 		cluster("typo", `"nginx", "d.example/app**"`) +
 		strings.Replace(brokenPolicy("misspelled", "e.example/**"), "kind: ClusterTrustPolicy", "kind: ClusterTrustPolice", 1)
 	for name, e := range map[string]*edited{
@@ -120,6 +121,7 @@ func TestDocumentBrokenFromTheStartOwnsItsImages(t *testing.T) {
 				{"[prod]b.example/x", "in-prod: POLICY_INVALID"},
 				{"[dev]b.example/x", "EXEMPT SKIPPED weak"},
 				{"[dev]c.example/x", "somewhere: POLICY_INVALID"},
+				{"[prod]c.example/x", "somewhere, q: POLICY_INVALID"}, // it may have named prod as well
 				{"nginx", "typo: POLICY_INVALID"},
 				{"d.example/application", "typo: POLICY_INVALID"},
 				{"e.example/x", "policies.yaml: POLICY_INVALID"},
@@ -193,6 +195,9 @@ func TestFileThatCannotBeReadAtAReload(t *testing.T) {
 	}
 	// A document without a name, in a file that was whole, is one of those that were there.
 	e.put(map[string]string{"a.yaml": cluster("a2", `"a2.example/**"`) + strings.Replace(cluster("a", `"a.example/**"`, "owner: nobody"), "name: a", "nome: a", 1)})
+	e.ask(want{"a.example/x", "a"}, want{"a2.example/x", "a2"})
+	// All that it held is known, so that nothing of it can make every image undecided.
+	e.put(map[string]string{"a.yaml": cluster("a2", `"a2.example/**"`) + brokenPolicy("x", "???")})
 	e.ask(want{"a.example/x", "a"}, want{"a2.example/x", "a2"})
 	// One of its documents is told apart, and changes; the others stay.
 	e.put(map[string]string{"a.yaml": notYAML + cluster("a2", `"a3.example/**"`)})
