@@ -31,7 +31,7 @@ type Candidate struct {
 	Source       Source
 }
 
-// AnyArtifactType, as the only one of Wanted, asks for all referrers.
+// AnyArtifactType asks for all referrers, where it is the only one wanted.
 const AnyArtifactType = "*"
 
 // Wanted says what a Verifier wants to be shown.
