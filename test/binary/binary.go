@@ -68,8 +68,6 @@ type Options struct {
 type Server struct {
 	// Provider, Health and Metrics are host:port of the three listeners.
 	Provider, Health, Metrics string
-	// CertFile and ClientCAFile are in the server's flags.
-	CertFile, ClientCAFile string
 
 	command *exec.Cmd
 	log     *log
@@ -101,7 +99,6 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		"--allow-loopback", "--drain-delay", "0s",
 	}, o.Args...)
 	s := &Server{
-		CertFile: certFile, ClientCAFile: clientCA,
 		command: exec.CommandContext(context.WithoutCancel(ctx), o.Path, args...),
 		log:     newLog(),
 		ended:   make(chan error, 1),

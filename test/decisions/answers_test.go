@@ -14,6 +14,21 @@ import (
 	"github.com/countersign-dev/countersign/test/engine"
 )
 
+// TestL05_PolicyEditIsFollowed: a signer is taken out of the policy while all is
+// warm; what only he signed is refused from the next look at the policy on.
+func TestL05_PolicyEditIsFollowed(t *testing.T) {
+	s := newScene(t, options{})
+	ctx := t.Context()
+	do(t, s.Push(ctx, "cart:1.4"), s.Sign(ctx, "cart:1.4", "wabbit", notationtest.SignOptions{}))
+	s.wantAdmitted(t, s.Name("cart:1.4"))
+	_, err := s.Signer("ci")
+	do(t, err, s.Policy("production.yaml", strings.ReplaceAll(production, "wabbit", "ci")))
+	eventually(t, "the signer is no longer trusted", func() bool { return !s.admit(t, s.Name("cart:1.4")).Allowed })
+	s.wantDenied(t, s.Name("cart:1.4"), "not in trust store")
+	do(t, s.Policy("production.yaml", production))
+	eventually(t, "he is trusted again", func() bool { return s.admit(t, s.Name("cart:1.4")).Allowed })
+}
+
 // TestL33_AuditLevelShows: what only an audit level let through runs as EXEMPT,
 // says so in the metric, and does not run where a constraint wants TRUSTED.
 func TestL33_AuditLevelShows(t *testing.T) {

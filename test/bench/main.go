@@ -1,0 +1,141 @@
+// Command bench measures the real binary as Gatekeeper meets it: over mTLS,
+// against a registry on loopback, beside an echo provider in the same run. It
+// is what `make bench` runs. Every answer is checked, and a wrong one ends the
+// run. It judges no figure but those that do not depend on the machine, as the
+// number of requests; docs/performance.md says what each means.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+func main() {
+	asJSON := flag.Bool("json", false, "print JSON")
+	short := flag.Bool("short", false, "measure less, to see that it works; for CI")
+	echoDir := flag.String("echo", "", "be the echo provider with the files of this directory; the program starts itself so")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *asJSON, *short, *echoDir); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // exitAfterDefer: stop was called
+	}
+}
+
+func run(ctx context.Context, asJSON, short bool, echoDir string) error {
+	if echoDir != "" {
+		return serveEcho(ctx, echoDir, os.Stdin, os.Stdout)
+	}
+	b := &bench{root: "..", sizes: full, progress: os.Stderr}
+	if short {
+		b.sizes = shortened
+	}
+	err := b.run(ctx)
+	if asJSON {
+		return firstOf(err, b.report.json(os.Stdout))
+	}
+	b.report.print(os.Stdout)
+	return err
+}
+
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sizes say how much is measured.
+type sizes struct {
+	name string
+	// images of each format; of them one is asked to warm up. slow of them are
+	// asked one at a time where the registry takes its time.
+	images, slow int
+	// many images for memory, and the first faults of them for errors.
+	many, faults int
+	// stampedes of how many clients each.
+	stampedes, herd int
+	// pairs of windows, the provider's and the echo's in turns.
+	pairs  int
+	window time.Duration
+	// expiry is how long tags are watched expiring; 0: not at all.
+	expiry time.Duration
+}
+
+// Two hundred images and 3,000 in all: as many as Ratify's figures were
+// measured with.
+var (
+	full      = sizes{"full", 201, 101, 3000, 1000, 10, 100, 4, 600 * time.Millisecond, 11 * time.Second}
+	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0}
+)
+
+// latencies of the registry: what a cache next door adds to a request, and
+// what a registry in the same region does.
+var latencies = []time.Duration{0, 20 * time.Millisecond}
+
+// bench is one run.
+type bench struct {
+	// root of the repository.
+	root     string
+	sizes    sizes
+	progress io.Writer
+
+	machine *machine
+	stage   *stage
+	report  report
+}
+
+func (b *bench) run(ctx context.Context) error {
+	dir, err := os.MkdirTemp("", "countersign-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+
+	steps := []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"images and their signatures", func(ctx context.Context) (err error) {
+			b.stage, err = newStage(ctx, b.root, dir, b.sizes, b.progress)
+			return err
+		}},
+		{"cold", b.cold},
+		{"cold, in batches", b.batches},
+		{"cold, with tokens", b.tokens},
+		{"warm", b.warm},
+		{"warm, while tags expire", b.expiring},
+		{"stampede", b.stampede},
+		{"memory", b.memory},
+		{"registry errors", b.faults},
+	}
+	b.machine = newMachine()
+	b.report.begin(b.sizes.name, b.machine)
+	defer func() {
+		b.report.end(b.machine)
+		if b.stage != nil {
+			b.stage.close()
+		}
+	}()
+	for i, step := range steps {
+		started := time.Now()
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+		if i == 0 {
+			b.machine.pin() // images are signed on all cores
+		}
+		_, _ = fmt.Fprintf(b.progress, "%6.1f s  %s\n", time.Since(started).Seconds(), step.what)
+	}
+	return b.report.broken()
+}
