@@ -16,11 +16,9 @@ import (
 const (
 	// maxNodes bounds one document, with what its aliases stand for counted each
 	// time: an alias bomb is small on disk. The largest honest policy has
-	// hundreds.
+	// hundreds. Depth needs no bound of its own: the types end, and what they do
+	// not know is not looked into.
 	maxNodes = 20_000
-	// maxDepth bounds nesting, and ends aliases that contain themselves. The
-	// deepest field that there is stands at 14.
-	maxDepth = 32
 	// maxProblems is how many problems of one document are worth reading.
 	maxProblems = 50
 )
@@ -51,15 +49,12 @@ func (d *decoder) problem(line int, path, message, remedy string) {
 	})
 }
 
-// decode fills v from the node. The depth is that of the node.
-func (d *decoder) decode(node *yaml.Node, v reflect.Value, path string, depth int) {
+// decode fills v from the node.
+func (d *decoder) decode(node *yaml.Node, v reflect.Value, path string) {
 	line := node.Line
 	d.lines[path] = line
-	for node.Kind == yaml.AliasNode && d.enter(line, depth) {
-		node = node.Alias
-		depth++
-	}
-	if !d.enter(line, depth) {
+	node = resolve(node)
+	if !d.enter(line) {
 		return
 	}
 	if node.Kind == yaml.ScalarNode && node.ShortTag() == "!!null" {
@@ -69,27 +64,27 @@ func (d *decoder) decode(node *yaml.Node, v reflect.Value, path string, depth in
 	switch v.Kind() {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
-		d.decode(node, v.Elem(), path, depth)
+		d.decode(node, v.Elem(), path)
 	case reflect.Struct:
-		d.decodeStruct(node, v, path, line, depth)
+		d.decodeStruct(node, v, path, line)
 	case reflect.Slice:
-		d.decodeList(node, v, path, line, depth)
+		d.decodeList(node, v, path, line)
 	case reflect.Map:
-		d.decodeMap(node, v, path, line, depth)
+		d.decodeMap(node, v, path, line)
 	default:
 		d.decodeScalar(node, v, path, line)
 	}
 }
 
 // enter counts a node, and reports whether there is room for it.
-func (d *decoder) enter(line, depth int) bool {
+func (d *decoder) enter(line int) bool {
 	d.nodes++
 	if d.tooLarge {
 		return false
 	}
-	if d.nodes > maxNodes || depth > maxDepth {
+	if d.nodes > maxNodes {
 		d.tooLarge = true
-		d.problem(line, "", fmt.Sprintf("more than %d values, or nested deeper than %d", maxNodes, maxDepth),
+		d.problem(line, "", fmt.Sprintf("more than %d values", maxNodes),
 			"Write the document without aliases that repeat each other")
 		return false
 	}
@@ -122,7 +117,7 @@ func fieldsOf(v reflect.Value) []field {
 	return fields
 }
 
-func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, path string, line, depth int) {
+func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, path string, line int) {
 	fields := fieldsOf(v)
 	known := make([]string, len(fields))
 	for i, f := range fields {
@@ -133,7 +128,7 @@ func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, path string, li
 		return
 	}
 	strangers := false
-	seen := d.eachField(node, path, depth, func(key, value *yaml.Node, child string) {
+	seen := d.eachField(node, path, func(key, value *yaml.Node, child string) {
 		i := slices.Index(known, key.Value)
 		if i < 0 {
 			strangers = true
@@ -141,7 +136,7 @@ func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, path string, li
 			d.problem(key.Line, child, "unknown field", remedyForField(path, key.Value, known))
 			return
 		}
-		d.decode(value, fields[i].value, child, depth+1)
+		d.decode(value, fields[i].value, child)
 	})
 	if d.tooLarge {
 		return
@@ -152,13 +147,10 @@ func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, path string, li
 
 // eachField calls visit for each field of a mapping, once, and returns the
 // lines of the names that it met.
-func (d *decoder) eachField(node *yaml.Node, path string, depth int, visit func(key, value *yaml.Node, child string)) map[string]int {
+func (d *decoder) eachField(node *yaml.Node, path string, visit func(key, value *yaml.Node, child string)) map[string]int {
 	seen := map[string]int{}
-	for i := 0; i+1 < len(node.Content) && d.enter(node.Content[i].Line, depth); i += 2 {
-		key, value := node.Content[i], node.Content[i+1]
-		for key.Kind == yaml.AliasNode {
-			key = key.Alias
-		}
+	for i := 0; i+1 < len(node.Content) && d.enter(node.Content[i].Line); i += 2 {
+		key, value := resolve(node.Content[i]), node.Content[i+1]
 		if key.Kind != yaml.ScalarNode {
 			d.problem(key.Line, path, "a field's name is no text", "Write name: value")
 			continue
@@ -222,7 +214,7 @@ func remedyForMissing(f field) string {
 	return "Add it"
 }
 
-func (d *decoder) decodeList(node *yaml.Node, v reflect.Value, path string, line, depth int) {
+func (d *decoder) decodeList(node *yaml.Node, v reflect.Value, path string, line int) {
 	if node.Kind != yaml.SequenceNode {
 		d.mistyped(node, path, line, "a list")
 		return
@@ -235,21 +227,21 @@ func (d *decoder) decodeList(node *yaml.Node, v reflect.Value, path string, line
 			return
 		}
 		item := reflect.New(v.Type().Elem()).Elem()
-		d.decode(part, item, element(path, i), depth+1)
+		d.decode(part, item, element(path, i))
 		v.Set(reflect.Append(v, item))
 	}
 }
 
 // decodeMap reads labels and annotations.
-func (d *decoder) decodeMap(node *yaml.Node, v reflect.Value, path string, line, depth int) {
+func (d *decoder) decodeMap(node *yaml.Node, v reflect.Value, path string, line int) {
 	if node.Kind != yaml.MappingNode {
 		d.mistyped(node, path, line, "an object")
 		return
 	}
 	v.Set(reflect.MakeMap(v.Type()))
-	d.eachField(node, path, depth, func(key, value *yaml.Node, child string) {
+	d.eachField(node, path, func(key, value *yaml.Node, child string) {
 		item := reflect.New(v.Type().Elem()).Elem()
-		d.decode(value, item, child, depth+1)
+		d.decode(value, item, child)
 		v.SetMapIndex(reflect.ValueOf(key.Value), item)
 	})
 }

@@ -63,10 +63,10 @@ func (doc *Document) glean(root *yaml.Node) {
 	doc.unknown = doc.Name == "" || (doc.Kind != api.KindClusterTrustPolicy && (doc.Kind != api.KindTrustPolicy || doc.Namespace == ""))
 }
 
-// resolve follows aliases, but not for ever.
+// resolve gives what an alias stands for; never another alias, says YAML.
 func resolve(node *yaml.Node) *yaml.Node {
-	for i := 0; node != nil && node.Kind == yaml.AliasNode && i < maxDepth; i++ {
-		node = node.Alias
+	if node != nil && node.Kind == yaml.AliasNode {
+		return node.Alias
 	}
 	return node
 }

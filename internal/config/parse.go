@@ -179,11 +179,11 @@ func parseDocument(file string, root *yaml.Node) *Document {
 	case !readable:
 	case doc.Kind == api.KindClusterTrustPolicy:
 		var policy api.ClusterTrustPolicy
-		d.decode(root, reflect.ValueOf(&policy).Elem(), "", 0)
+		d.decode(root, reflect.ValueOf(&policy).Elem(), "")
 		doc.Metadata, doc.Spec = policy.Metadata, policy.Spec
 	default:
 		var policy api.TrustPolicy
-		d.decode(root, reflect.ValueOf(&policy).Elem(), "", 0)
+		d.decode(root, reflect.ValueOf(&policy).Elem(), "")
 		doc.Metadata, doc.Spec.PolicySpec = policy.Metadata, policy.Spec
 	}
 	if readable && !d.tooLarge {

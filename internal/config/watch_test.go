@@ -191,6 +191,19 @@ func TestDirectoryIsReplaced(t *testing.T) {
 	r.until("a.example/x", "EXEMPT SKIPPED two")
 	write(t, filepath.Join(dir, "p.yaml"), cluster("three", `"a.example/**"`, skip("a test")))
 	r.until("a.example/x", "EXEMPT SKIPPED three")
+	// Gone for a while, and back.
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.After(effective); len(r.Snapshot().Problems()) == 0; {
+		select {
+		case <-r.changes:
+		case <-deadline:
+			t.Fatal("nobody saw that it is gone")
+		}
+	}
+	write(t, filepath.Join(dir, "p.yaml"), cluster("four", `"a.example/**"`, skip("a test")))
+	r.until("a.example/x", "EXEMPT SKIPPED four")
 }
 
 func TestLooksWithoutBeingTold(t *testing.T) {
