@@ -95,13 +95,13 @@ func newStage(ctx context.Context, root, dir string, n sizes, progress io.Writer
 		return nil, err
 	}
 	for _, f := range s.formats {
-		s.images[f.name] = push1(s.registry, f, slug(f.name), n.images)
+		s.images[f.name] = pushImages(s.registry, f, slug(f.name), n.images)
 	}
 	notation := s.formats[0]
-	s.many = push1(s.registry, notation, "notation-many", n.many)
-	s.together = push1(s.guarded, notation, "notation", n.slow)
+	s.many = pushImages(s.registry, notation, "notation-many", n.many)
+	s.together = pushImages(s.guarded, notation, "notation", n.slow)
 	for i := range n.slow {
-		s.apart = append(s.apart, push1(s.guarded, notation, fmt.Sprintf("notation-%04d", i), 1)...)
+		s.apart = append(s.apart, pushImages(s.guarded, notation, fmt.Sprintf("notation-%04d", i), 1)...)
 	}
 	return s, nil
 }
@@ -109,8 +109,8 @@ func newStage(ctx context.Context, root, dir string, n sizes, progress io.Writer
 // slug is a format's name as a repository's.
 func slug(name string) string { return strings.NewReplacer(" ", "-", ".", "").Replace(name) }
 
-// push1 pushes n images of a format into one repository, on all cores.
-func push1(r *registrytest.Registry, f *format, repository string, n int) []*image {
+// pushImages pushes n images of a format into one repository, on all cores.
+func pushImages(r *registrytest.Registry, f *format, repository string, n int) []*image {
 	images := make([]*image, n)
 	subjects := make([]ocispec.Descriptor, n)
 	for i := range images {
@@ -162,7 +162,7 @@ const policy = `apiVersion: countersign.dev/v1beta1
 kind: ClusterTrustPolicy
 metadata: {name: %s}
 spec:
-  images: ["%s/**"]
+  images: [%s]
   owner: platform@example.com
   registries: [{host: "%s", plainHTTP: true}]
   require: %s
@@ -178,15 +178,13 @@ func (s *stage) policies(by signers) error {
 	}
 	for _, f := range s.formats {
 		name := slug(f.name)
-		// Images are under the repository that is the format's name.
-		document := fmt.Sprintf(policy, name, "$REGISTRY/"+name, "$REGISTRY", f.require)
-		document = strings.Replace(document, `/**"]`, `", "$REGISTRY/`+name+`-many"]`, 1)
-		if err := s.Policy(name+".yaml", document); err != nil {
+		images := fmt.Sprintf(`"$REGISTRY/%s", "$REGISTRY/%s-many"`, name, name)
+		if err := s.Policy(name+".yaml", fmt.Sprintf(policy, name, images, "$REGISTRY", f.require)); err != nil {
 			return err
 		}
 	}
 	guarded := s.guarded.Host()
-	return s.Policy("guarded.yaml", fmt.Sprintf(policy, "guarded", guarded, guarded, s.formats[0].require))
+	return s.Policy("guarded.yaml", fmt.Sprintf(policy, "guarded", `"`+guarded+`/**"`, guarded, s.formats[0].require))
 }
 
 // latency makes both registries wait before each answer.
