@@ -33,7 +33,7 @@ type exchange struct {
 }
 
 // newExchange makes the request that Gatekeeper sends, headers included.
-func newExchange(host string, by naming, images ...*image) *exchange {
+func newExchange(by naming, images ...*image) *exchange {
 	e := &exchange{images: images}
 	keys := make([]string, len(images))
 	for i, image := range images {
@@ -44,8 +44,8 @@ func newExchange(host string, by naming, images ...*image) *exchange {
 	if err != nil {
 		panic(err) // strings can be encoded
 	}
-	e.request = fmt.Appendf(nil, "POST /v1/verify HTTP/1.1\r\nHost: %s\r\nUser-Agent: Go-http-client/1.1\r\n"+
-		"Content-Length: %d\r\nContent-Type: application/json\r\nAccept-Encoding: gzip\r\n\r\n%s", host, len(body), body)
+	e.request = fmt.Appendf(nil, "POST /v1/verify HTTP/1.1\r\nHost: countersign\r\nUser-Agent: Go-http-client/1.1\r\n"+
+		"Content-Length: %d\r\nContent-Type: application/json\r\nAccept-Encoding: gzip\r\n\r\n%s", len(body), body)
 	return e
 }
 
@@ -78,7 +78,8 @@ const (
 )
 
 // outcomes reads the answer with all care and says what it says of each image.
-// A wrong decision is an error.
+// An unsigned image that is accepted is an error, and so is an answer that is
+// about another image.
 func (e *exchange) outcomes(answer []byte) ([]outcome, error) {
 	var response struct {
 		Response struct {
@@ -88,7 +89,6 @@ func (e *exchange) outcomes(answer []byte) ([]outcome, error) {
 				Value struct {
 					IsSuccess bool   `json:"isSuccess"`
 					Status    string `json:"status"`
-					Message   string `json:"message"`
 					Digest    string `json:"digest"`
 				} `json:"value"`
 			} `json:"items"`
@@ -102,7 +102,7 @@ func (e *exchange) outcomes(answer []byte) ([]outcome, error) {
 	for i, image := range e.images {
 		if len(items) == 0 || !bytes.Equal(fmt.Appendf(nil, `"key":%q`, items[0].Key), e.keys[i]) {
 			list[i] = undecided
-			if !strings.Contains(response.Response.SystemError, image.host) {
+			if response.Response.SystemError == "" {
 				return nil, fmt.Errorf("no answer for %s: %.600s", e.keys[i], answer)
 			}
 			continue
@@ -112,9 +112,8 @@ func (e *exchange) outcomes(answer []byte) ([]outcome, error) {
 		if value.IsSuccess {
 			list[i] = accepted
 		}
-		right := value.IsSuccess == image.signed && value.Digest == image.digest.String() && (value.Status == "TRUSTED") == image.signed
-		if !right {
-			return nil, fmt.Errorf("a wrong decision on %s: %s: %s", e.keys[i], value.Status, value.Message)
+		if value.IsSuccess != (value.Status == "TRUSTED") || value.IsSuccess && !image.signed || value.Digest != image.digest.String() {
+			return nil, fmt.Errorf("a wrong decision on %s: %.600s", e.keys[i], answer)
 		}
 	}
 	if len(items) > 0 {
@@ -123,15 +122,20 @@ func (e *exchange) outcomes(answer []byte) ([]outcome, error) {
 	return list, nil
 }
 
-// decided is outcomes where the registry is well: then undecided is wrong too.
+// decided wants the right decision on every image, as a registry that is well
+// allows it.
 func (e *exchange) decided(answer []byte) error {
 	list, err := e.outcomes(answer)
 	if err != nil {
 		return err
 	}
-	for i, o := range list {
-		if o == undecided {
-			return fmt.Errorf("undecided, with a registry that answers: %s: %.600s", e.keys[i], answer)
+	for i, image := range e.images {
+		right := refused
+		if image.signed {
+			right = accepted
+		}
+		if list[i] != right {
+			return fmt.Errorf("a wrong decision on %s: %.600s", e.keys[i], answer)
 		}
 	}
 	return nil

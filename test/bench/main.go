@@ -93,6 +93,8 @@ type bench struct {
 	machine *machine
 	stage   *stage
 	report  report
+	// one is how long one cold image by digest took, by format and latency.
+	one map[string]time.Duration
 }
 
 func (b *bench) run(ctx context.Context) error {
