@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -58,4 +60,39 @@ func TestSelectionIsFast(t *testing.T) {
 	if thousand > 10*few {
 		t.Errorf("%v among a thousand, %v among two", thousand/50, few/50)
 	}
+}
+
+// BenchmarkReload is what a change among a thousand files costs, and what
+// looking costs where nothing changed.
+func BenchmarkReload(b *testing.B) {
+	dir := filepath.Join(goodDirectory(b), "policies")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		b.Fatal(err)
+	}
+	for i := range 1000 {
+		text := fmt.Sprintf("apiVersion: countersign.dev/v1beta1\nkind: ClusterTrustPolicy\nmetadata: {name: p%d}\nspec:\n  images: [registry.example.com/team-%d/**]\n  require: {name: a, notation: {level: strict, trustStores: {ca: [{file: ../ca.crt}]}, trustedIdentities: ['*']}}\n", i, i)
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("p%d.yaml", i)), []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	s, err := Load(b.Context(), Options{Path: dir, Environment: testEnvironment()})
+	if err != nil || len(s.Snapshot().Problems()) > 0 {
+		b.Fatal(err, s.Snapshot().Problems())
+	}
+	b.Run("nothing changed", func(b *testing.B) {
+		for b.Loop() {
+			s.Reload(b.Context())
+		}
+	})
+	b.Run("one changed", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			text := fmt.Sprintf("apiVersion: countersign.dev/v1beta1\nkind: ClusterTrustPolicy\nmetadata: {name: extra}\nspec:\n  images: [registry.example.com/extra-%d/**]\n  require: {skip: {reason: a test}}\n", i)
+			if err := os.WriteFile(filepath.Join(dir, "extra.yaml"), []byte(text), 0o600); err != nil {
+				b.Fatal(err)
+			}
+			if !s.Reload(b.Context()) {
+				b.Fatal("not seen")
+			}
+		}
+	})
 }

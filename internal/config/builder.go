@@ -253,7 +253,7 @@ func (b *builder) assemble(all []*standing, r revision) *Snapshot {
 		s.inForce[p.serial] = true
 		s.problems = append(s.problems, standing.problems...)
 		s.policies = append(s.policies, standing.status())
-		if _, whole := standing.doc.claims(); standing.state == StateBroken && !whole && r.dark(standing.doc) {
+		if standing.state == StateBroken && r.dark(standing.doc) && !standing.doc.whole() {
 			s.dark = append(s.dark, p)
 		}
 		if p.Kind == api.KindTrustPolicy {

@@ -27,6 +27,12 @@ func (doc *Document) claims() (patterns []pattern, whole bool) {
 	return patterns, whole
 }
 
+// whole reports whether all that the document claims could be read.
+func (doc *Document) whole() bool {
+	_, whole := doc.claims()
+	return whole
+}
+
 // claim reads a pattern that may be wrong: what it would be if its author
 // followed the remedy, or else all below the part that can be read.
 func claim(text string) (pattern, bool) {

@@ -133,6 +133,9 @@ func (d *decoder) decodeStruct(node *yaml.Node, v reflect.Value, path string, li
 		if i < 0 {
 			strangers = true
 			d.meant[join(path, suggest(key.Value, known))] = true
+			if secret(path) { // {hunter2}, where {inline: hunter2} was meant
+				child = join(path, "…")
+			}
 			d.problem(key.Line, child, "unknown field", remedyForField(path, key.Value, known))
 			return
 		}
@@ -315,7 +318,7 @@ func (d *decoder) mistyped(node *yaml.Node, path string, line int, expected stri
 }
 
 // secret reports whether what stands there must not be shown.
-func secret(path string) bool { return strings.Contains(path, ".auth") }
+func secret(path string) bool { return strings.Contains(path, ".auth.static") }
 
 // join appends a field's name to a path.
 func join(path, name string) string {

@@ -117,7 +117,9 @@ func (s *Source) sum(r revision) [sha256.Size]byte {
 	for _, path := range slices.Sorted(maps.Keys(s.files)) {
 		note(h, path, s.files[path].sum)
 	}
+	current := map[*Document]bool{}
 	for _, doc := range r.documents {
+		current[doc] = true
 		note(h, doc.ID, doc.content)
 		if len(doc.Problems) == 0 {
 			m, problems := gather(doc, r.files)
@@ -125,6 +127,9 @@ func (s *Source) sum(r revision) [sha256.Size]byte {
 		}
 	}
 	for _, good := range s.builder.lastGood() {
+		if current[good.doc] {
+			continue
+		}
 		m, problems := gather(good.doc, r.files)
 		note(h, good.ID, m.sum, problems)
 	}
