@@ -85,8 +85,9 @@ func (b *builder) build(r revision) *Snapshot {
 		all = append(all, b.stand(id, versions[id], r.files))
 	}
 	b.refuseTwins(all, r.files)
-	for i, doc := range unknown {
-		s := &standing{id: ID{Kind: doc.Kind, Namespace: doc.Namespace, Name: fmt.Sprint(doc.File, " ", i)}, doc: doc, problems: doc.Problems}
+	for _, doc := range unknown {
+		id := ID{Kind: doc.Kind, Namespace: doc.Namespace, Name: position(doc.File, doc.Line)}
+		s := &standing{id: id, doc: doc, problems: doc.Problems}
 		b.giveUp(s, r.files)
 		all = append(all, s)
 	}
@@ -142,8 +143,14 @@ func union(versions []*Document) *Document {
 func position(file string, line int) string { return file + ":" + strconv.Itoa(line) }
 
 // compile makes the document's policy, or gives the one that was made before
-// of the same words and the same material.
-func (b *builder) compile(doc *Document, files *files) (*policy, []Problem) {
+// of the same words and the same material. What crashes on one document leaves
+// the others alone.
+func (b *builder) compile(doc *Document, files *files) (p *policy, problems []Problem) {
+	defer func() {
+		if crash := recover(); crash != nil {
+			p, problems = nil, []Problem{doc.problem("", fmt.Sprint("reading it crashed: ", crash), "Report this with the document", verifier.ReasonInternal)}
+		}
+	}()
 	m, problems := gather(doc, files)
 	if len(problems) > 0 {
 		return nil, problems
@@ -151,7 +158,7 @@ func (b *builder) compile(doc *Document, files *files) (*policy, []Problem) {
 	if known := b.last[doc.ID]; known != nil && known.doc.content == doc.content && known.material == m.sum {
 		return known, nil
 	}
-	p, problems := compile(b.env, doc, m)
+	p, problems = compile(b.env, doc, m)
 	if p != nil {
 		p.serial = b.serial()
 	}

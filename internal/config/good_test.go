@@ -139,3 +139,28 @@ func TestWhoseRegistryOptionsCount(t *testing.T) {
 		}
 	}
 }
+
+func TestOneDocumentThatCrashesIsAlone(t *testing.T) {
+	env := testEnvironment()
+	env.View = func(o store.ViewOptions) (verifier.Store, error) {
+		if len(o.Registries) > 0 {
+			panic("a bug")
+		}
+		return &verifiertest.Store{}, nil
+	}
+	text := "---\napiVersion: countersign.dev/v1beta1\nkind: ClusterTrustPolicy\nmetadata: {name: %}\nspec:\n  images: [%.example/**]\n  require: {skip: {reason: a test}}\n"
+	s := newBuilder(env).build(revision{
+		documents: Parse("p.yaml", []byte(strings.ReplaceAll(text, "%", "a")+strings.ReplaceAll(text, "%", "b")+"  registries: [{host: b.example}]\n")),
+		files:     newFiles(), dark: func(*Document) bool { return true },
+	})
+	if _, verdict := s.For(verifier.Request{Image: verifier.Reference{Registry: "a.example", Repository: "x"}}); !verdict.Success() {
+		t.Errorf("%s", verdict.Message())
+	}
+	chain, _ := s.For(verifier.Request{Image: verifier.Reference{Registry: "b.example", Repository: "x"}})
+	if chain == nil {
+		t.Fatal("decided")
+	}
+	if _, err := chain.Verify(t.Context(), verifier.Reference{Registry: "b.example", Repository: "x"}); verifier.AsError(err).Reason != verifier.ReasonInternal {
+		t.Errorf("%v", err)
+	}
+}

@@ -35,11 +35,13 @@ func TestMostSpecificWins(t *testing.T) {
 		cluster("later-literal", `"shop.example.com/*/payment/app"`)+
 		cluster("many-then-literal", `"shop.example.com/**/app"`)+
 		cluster("deep-hosts", `"**.example.test/**"`)+
-		cluster("port", `"shop.example.com:5000/**"`))
+		cluster("port", `"shop.example.com:5000/**"`)+
+		cluster("any-on-port", `"**:7000/**"`))
 	ask(t, s, []want{
 		{"elsewhere.test/a", "everything"},
 		{"elsewhere.test:5000/a", "everything"},
 		{"[any][::1]:5000/a", "everything"},
+		{"elsewhere.test:7000/a", "any-on-port"},
 		{"nginx", "everything"},
 		{"other.example.com/a/b/c", "hosts"},
 		{"a.b.example.com/a", "everything"}, // * stays within a label
