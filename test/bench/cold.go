@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -91,6 +92,34 @@ func (b *bench) some(f *format, latency time.Duration) []*image {
 		return images[:b.sizes.slow]
 	}
 	return images
+}
+
+// known leaves out the formats that the binary has no policies for.
+func (b *bench) known(ctx context.Context) error {
+	t, err := b.provider(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.stop()
+	c, err := dial(ctx, t.address, b.stage.clients)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	var known []*format
+	for _, f := range b.stage.formats {
+		answer, err := c.ask(newExchange(byDigest, b.stage.images[f.name][0]).request)
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(answer, []byte(`"systemError":"POLICY_INVALID`)) {
+			b.report.Unknown = append(b.report.Unknown, f.name)
+			continue
+		}
+		known = append(known, f)
+	}
+	b.stage.formats = known
+	return nil
 }
 
 // cold asks for images that the provider has never seen, one at a time.

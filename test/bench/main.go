@@ -112,6 +112,7 @@ func (b *bench) run(ctx context.Context) error {
 			b.stage, err = newStage(ctx, b.root, dir, b.sizes, b.progress)
 			return err
 		}},
+		{"formats", b.known},
 		{"cold", b.cold},
 		{"cold, in batches", b.batches},
 		{"cold, with tokens", b.tokens},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -52,6 +51,8 @@ type report struct {
 	Seconds     float64 `json:"seconds"`
 
 	Figures []figure `json:"figures"`
+	// Unknown are the formats that the binary has no policies for.
+	Unknown []string `json:"unknown,omitempty"`
 	// Broken are the demands that do not depend on the machine and do not hold.
 	Broken []string `json:"broken"`
 }
@@ -79,7 +80,7 @@ func (r *report) broken() error {
 	if len(r.Broken) == 0 {
 		return nil
 	}
-	return errors.New(strings.Join(r.Broken, "; "))
+	return fmt.Errorf("%d demands do not hold", len(r.Broken))
 }
 
 func (r *report) json(to io.Writer) error {
@@ -114,6 +115,9 @@ func (r *report) print(to io.Writer) {
 		}
 	}
 	say("")
+	for _, name := range r.Unknown {
+		say("not measured: %s, which the binary does not know", name)
+	}
 	for _, broken := range r.Broken {
 		say("BROKEN: %s", broken)
 	}
