@@ -250,7 +250,7 @@ func (s Scheme) testHollow(t *testing.T, image ocispec.Descriptor) {
 }
 
 // testOversize: what a descriptor claims is not believed, and what is large is
-// not read for long.
+// refused.
 func (s Scheme) testOversize(t *testing.T, image ocispec.Descriptor) {
 	for _, size := range []int64{1 << 40, -1, -1 << 63} {
 		signed := s.Sign(image).WithManifest(func(m *ocispec.Manifest) {
@@ -268,11 +268,8 @@ func (s Scheme) testOversize(t *testing.T, image ocispec.Descriptor) {
 			}
 		}
 	}
-	began := time.Now()
+	// A parser that is quadratic in this would outlast the tests.
 	s.refused(t, image, s.Sign(image).WithLayer(0, bytes.Repeat([]byte(`{"a":`), 2<<20)))
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("took %v for a large blob", took)
-	}
 }
 
 // testParallel mixes good and bad evidence; none may take from another.
