@@ -11,6 +11,8 @@ const (
 	MaxPattern = 512
 	// MaxNamespaces is how many names and patterns of namespaces one policy has.
 	MaxNamespaces = 128
+	// MaxTokenHosts is how many token endpoints one registry has beside itself.
+	MaxTokenHosts = 8
 	// MaxRegistries is how many hosts one policy has options for.
 	MaxRegistries = 32
 	// MaxOwner keeps the owner's place in a denial of 240 bytes.

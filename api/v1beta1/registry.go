@@ -11,6 +11,9 @@ type Registry struct {
 	CA *DataSource `json:"ca,omitempty"`
 	// Auth is how to sign in; anonymous when absent.
 	Auth *RegistryAuth `json:"auth,omitempty"`
+	// TokenHosts are other hosts to which the registry may send us for a token,
+	// as a GitLab of one's own does. The credential is shown to them as well.
+	TokenHosts []string `json:"tokenHosts,omitempty"`
 }
 
 // RegistryAuth is how to sign in to a registry: exactly one of its fields.

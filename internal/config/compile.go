@@ -160,6 +160,9 @@ func (c *compiler) view(p *policy) verifier.Store {
 		if r.CA != nil {
 			registry.CAs = c.bundle(path+".ca", r.CA)
 		}
+		for _, host := range r.TokenHosts {
+			registry.TokenHosts = append(registry.TokenHosts, canonicalHost(host))
+		}
 		options.Registries = append(options.Registries, registry)
 	}
 	if len(c.problems) > 0 {

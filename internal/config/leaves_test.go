@@ -29,7 +29,7 @@ func viewing(t testing.TB) Environment {
 	env.View = func(o store.ViewOptions) (verifier.Store, error) {
 		v := &viewed{}
 		for _, r := range o.Registries {
-			v.options += fmt.Sprintf("%s plain=%v ca=%q", r.Host, r.PlainHTTP, r.CAs)
+			v.options += fmt.Sprintf("%s plain=%v ca=%q tokens=%q", r.Host, r.PlainHTTP, r.CAs, r.TokenHosts)
 			if r.Credential != nil {
 				id := r.Credential.ID()
 				credential, err := r.Credential.Credential(t.Context(), r.Host)
@@ -196,6 +196,7 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"Registry.host":                               {"- host: hub.example.com", "- host: none.example.com"},
 		"Registry.plainHTTP":                          {"plainHTTP: true", "plainHTTP: false"},
 		"Registry.ca":                                 {"      ca: {file: ca.crt}\n", ""},
+		"Registry.tokenHosts":                         {"tokenHosts: [tokens.example.com:8443]", "tokenHosts: [tokens.example.com]"},
 		"Registry.auth":                               {"      auth: {dockerConfig: {path: config.json}}\n", ""},
 		"RegistryAuth.anonymous":                      {"{anonymous: {}}", "{static: {token: {inline: x}}}"},
 		"RegistryAuth.dockerConfig":                   {"{dockerConfig: {path: config.json}}", "{anonymous: {}}"},

@@ -143,6 +143,10 @@ func (v validator) registries() {
 			v.at(path+".ca", "there is no TLS with plainHTTP, and so nothing to use a CA for", "Delete one of them")
 		}
 		v.dataSource(path+".ca", r.CA)
+		v.limit(path+".tokenHosts", len(r.TokenHosts), api.MaxTokenHosts)
+		for j, host := range r.TokenHosts {
+			v.host(element(path+".tokenHosts", j), host)
+		}
 		if r.Auth == nil {
 			continue
 		}
@@ -168,20 +172,10 @@ func (v validator) registryHost(path, text string, i int, first map[string]int) 
 	if _, there := v.lines[path]; !there || v.reported(path) {
 		return
 	}
-	p, e := parsePattern(text + "/**")
-	switch {
-	case strings.Contains(text, "*"):
-		v.at(path, quote(text)+" has a wildcard, and a credential goes to one host", "Write the host in full")
-		return
-	case text == "" || strings.Contains(text, "/") || e != nil:
-		remedy := "Write the host as image references do, with its port unless that is 443"
-		if e != nil && strings.HasPrefix(e.remedy, "Write docker.io/") {
-			remedy = "Write docker.io"
-		}
-		v.at(path, quote(text)+" is not the host of a registry", remedy)
+	host, ok := v.host(path, text)
+	if !ok {
 		return
 	}
-	host := p.host.literal
 	if at, twice := first[host]; twice {
 		v.at(path, quote(host)+" is there twice", fmt.Sprintf("Delete one of them; the first is in line %d", v.doc.line(element("spec.registries", at)+".host")))
 		return
@@ -190,6 +184,24 @@ func (v validator) registryHost(path, text string, i int, first map[string]int) 
 	if !v.covers(host) {
 		v.at(path, "no pattern of spec.images names an image on "+quote(host), "Correct the host, or delete the entry")
 	}
+}
+
+// host reads one host, to which a credential may go.
+func (v validator) host(path, text string) (literal string, ok bool) {
+	p, e := parsePattern(text + "/**")
+	switch {
+	case strings.Contains(text, "*"):
+		v.at(path, quote(text)+" has a wildcard, and a credential goes to one host", "Write the host in full")
+	case text == "" || strings.Contains(text, "/") || e != nil:
+		remedy := "Write the host as image references do, with its port unless that is 443"
+		if e != nil && strings.HasPrefix(e.remedy, "Write docker.io/") {
+			remedy = "Write docker.io"
+		}
+		v.at(path, quote(text)+" is not the host of a registry", remedy)
+	default:
+		return p.host.literal, true
+	}
+	return "", false
 }
 
 // covers reports whether an image on the host may be one of the policy's. A
