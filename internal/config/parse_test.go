@@ -103,6 +103,9 @@ func TestLargeInputsEnd(t *testing.T) {
 			if took := time.Since(began); took > 10*time.Second {
 				t.Errorf("took %v", took)
 			}
+			if len(documents) > MaxDocuments+1 {
+				t.Errorf("%d documents", len(documents))
+			}
 			problems := 0
 			for _, doc := range documents {
 				problems += len(doc.Problems)

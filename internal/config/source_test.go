@@ -93,7 +93,18 @@ func TestBrokenDocumentKeepsItsLastGoodVersion(t *testing.T) {
 	if p := e.Snapshot().Problems(); len(p) != 1 || filepath.Base(p[0].File) != "a.yaml" {
 		t.Errorf("%v", p)
 	}
-	e.put(map[string]string{"a.yaml": cluster("a", `"c.example/**"`)})
+	// Its certificates are those that there are now.
+	e.put(map[string]string{"ca.crt": string(notationtest.NewRoot(notationtest.CertificateOptions{}).PEM())})
+	renewed := e.chain("a.example/x")
+	if renewed == before {
+		t.Error("the same chain although its certificates changed")
+	}
+	e.put(map[string]string{"ca.crt": "no certificate"})
+	e.states("a: last good", "b: last good", "weak: ready")
+	if e.chain("a.example/x") != renewed {
+		t.Error("another chain though its certificates cannot be read")
+	}
+	e.put(map[string]string{"a.yaml": cluster("a", `"c.example/**"`), "ca.crt": string(notationtest.NewRoot(notationtest.CertificateOptions{}).PEM())})
 	e.states("a: ready", "b: ready", "weak: ready")
 	e.ask(want{"a.example/x", "EXEMPT SKIPPED weak"}, want{"c.example/x", "a"})
 }
