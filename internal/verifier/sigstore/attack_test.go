@@ -417,6 +417,20 @@ func TestL15SignedAndNoSignature(t *testing.T) {
 	})
 }
 
+// A digest stands for the message that was signed; a key that signs messages
+// whole is not asked about one that is not there.
+func TestSignatureOverNothing(t *testing.T) {
+	key := sigstoretest.NewKey(sigstoretest.Ed25519)
+	subject := sigstoretest.NewSubject("an image")
+	a := sigstoretest.PackBundle(subject, "", sigstoretest.NewKey(sigstoretest.P256).SignBundle(subject, sigstoretest.BundleOptions{
+		Message: true,
+		Change: func(b map[string]any) {
+			b["messageSignature"].(map[string]any)["signature"] = key.Sign(nil, sigstoretest.Algorithm{Pure: true})
+		},
+	}))
+	wantReason(t, verify(t, trusting(t, key), evidence(subject, a)), verifier.ReasonSignatureInvalid)
+}
+
 // One key under two names, in two checks, by two formats, is one signer.
 func TestL16OneKeyIsOneSigner(t *testing.T) {
 	c := newCast()

@@ -31,9 +31,10 @@ const (
 	// is inside.
 	annotationPredicateType = "dev.sigstore.bundle.predicateType"
 
-	// maxBundle bounds a bundle in bytes. A signature with a log's proof has
-	// about 8 KiB; what is larger is an attestation.
-	maxBundle = 1 << 20
+	// maxBundle bounds a bundle in bytes, so that a stranger's many do not use up
+	// what one decision may read. A signature with a log's proof has about 8 KiB;
+	// what is larger is an attestation.
+	maxBundle = 256 << 10
 )
 
 // openBundle reads a Sigstore bundle.

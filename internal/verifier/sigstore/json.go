@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 )
 
 // maxDepth bounds the nesting of signed JSON. A payload of Cosign's has three
@@ -21,7 +20,7 @@ const element = "\xff"
 // Names are compared byte for byte, and one that is there twice is refused:
 // two readers might each see another document.
 func readObject(data []byte, value func(path []string, value any)) error {
-	if !json.Valid(data) { // the decoder's tokens alone are no proof of that
+	if !json.Valid(data) { // nor may anything follow, to which a decoder would not come
 		return errors.New("not JSON")
 	}
 	decoder := json.NewDecoder(bytes.NewReader(data))
@@ -33,13 +32,7 @@ func readObject(data []byte, value func(path []string, value any)) error {
 	if token != json.Delim('{') {
 		return errors.New("not a JSON object")
 	}
-	if err := readMembers(decoder, nil, value); err != nil {
-		return err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more follows after the JSON object")
-	}
-	return nil
+	return readMembers(decoder, nil, value)
 }
 
 func readMembers(d *json.Decoder, path []string, value func([]string, any)) error {

@@ -151,6 +151,7 @@ func TestL17TransplantedLogEntry(t *testing.T) {
 		return mapProof(a, func(p map[string]any) {
 			clear(p)
 			maps.Copy(p, c.log.Entry(sigstoretest.HashedRekord2(by, crypto.SHA256, make([]byte, 32), sig)))
+			delete(p, "inclusionPromise")
 		})
 	}
 	for name, a := range map[string]sigstoretest.Artifact{
@@ -178,6 +179,33 @@ func TestL17TransplantedLogEntry(t *testing.T) {
 			f := verify(t, c.demanding(t), evidence(c.subject, a))
 			wantReason(t, f, verifier.ReasonLogProofInvalid)
 		})
+	}
+}
+
+// Entries that are cut short crash nobody.
+func TestHollowLogEntries(t *testing.T) {
+	c := newCast()
+	for _, body := range []string{
+		``, `{}`, `null`, `[]`, `{"apiVersion":"0.0.1","kind":"dsse","spec":{}}`,
+		`{"apiVersion":"0.0.1","kind":"dsse","spec":{"payloadHash":{"algorithm":"sha256","value":"00"},"signatures":[]}}`,
+		`{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{}}`, `{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{"signature":{}}}`,
+		`{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{}}`, `{"apiVersion":"0.0.2","kind":"hashedrekord","spec":{"hashedRekordV002":{}}}`,
+		`{"apiVersion":"0.0.2","kind":"intoto","spec":{"content":{}}}`, `{"apiVersion":"0.0.1","kind":"rpm","spec":{}}`,
+		`{"apiVersion":"0.0.1","kind":"hashedrekord","spec":{"data":{"hash":{"algorithm":"sha256","value":"x"}},"signature":{"content":"AA==","publicKey":{"content":"AA=="}}}}`,
+	} {
+		for _, form := range forms() {
+			a := mapProof(form.make(c.key, c.subject, options{log: c.log}), func(p map[string]any) {
+				if payload, simple := p["Payload"].(map[string]any); simple {
+					payload["body"] = []byte(body)
+					return
+				}
+				p["canonicalizedBody"] = []byte(body)
+				p["kindVersion"] = map[string]any{}
+			})
+			if f := verify(t, c.demanding(t), evidence(c.subject, a)); f.Err == nil || f.Err.Reason.Undecided() {
+				t.Errorf("%s, %s: %+v", form.name, body, f)
+			}
+		}
 	}
 }
 

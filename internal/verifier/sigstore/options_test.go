@@ -114,6 +114,7 @@ func TestCauses(t *testing.T) {
 			b["dsseEnvelope"].(map[string]any)["signatures"] = []any{map[string]any{"sig": []byte("?")}}
 		}}), verifier.ReasonSignatureInvalid, "names the key key-0"},
 		"not base64":        {sigstoretest.PackTag(simple.With(sigstoretest.AnnotationSignature, "?")), verifier.ReasonSignatureInvalid, "not base64"},
+		"a long signature":  {sigstoretest.PackTag(simple.With(sigstoretest.AnnotationSignature, strings.Repeat("A", 1<<20))), verifier.ReasonSignatureInvalid, "1048576 characters"},
 		"no signature":      {sigstoretest.PackTag(sigstoretest.Layer{Data: []byte("{}")}), verifier.ReasonFormatUnsupported, "the annotation dev.cosignproject.cosign/signature"},
 		"keyless":           {sigstoretest.PackTag(simple.With(sigstoretest.AnnotationCertificate, "PEM")), verifier.ReasonFormatUnsupported, "keyless"},
 		"keyless bundle":    {bundle(sigstoretest.BundleOptions{Change: withCertificate}), verifier.ReasonFormatUnsupported, "keyless"},
