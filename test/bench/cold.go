@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/store/registrytest"
@@ -22,9 +23,15 @@ const (
 
 // series is what came of images that were asked for one after another.
 type series struct {
-	each            []time.Duration
-	requests, trips int // of all; of the longest
-	cpu             time.Duration
+	each     []time.Duration
+	requests int   // of all
+	trips    []int // of each: how many requests waited for one another
+	cpu      time.Duration
+}
+
+func (s *series) usualTrips() int {
+	slices.Sort(s.trips)
+	return s.trips[len(s.trips)/2]
 }
 
 func (s *series) requestsPer(n int) float64 { return float64(s.requests) / float64(len(s.each)*n) }
@@ -60,7 +67,7 @@ func (b *bench) oneByOne(ctx context.Context, t *target, registry *registrytest.
 		settle(registry)
 		s.each = append(s.each, took)
 		s.requests += len(registry.Requests())
-		s.trips = max(s.trips, registry.RoundTrips())
+		s.trips = append(s.trips, registry.RoundTrips())
 	}
 	after, err := t.usage(ctx)
 	s.cpu = after.cpu - before.cpu
@@ -153,7 +160,7 @@ func (b *bench) coldOf(ctx context.Context, t *target, f *format, by naming, lat
 	p50 := quantile(s.each, 0.5)
 	list := values{
 		{"p50 ms", milliseconds(p50)}, {"p95 ms", milliseconds(quantile(s.each, 0.95))},
-		{"requests", s.requestsPer(1)}, {"round trips", float64(s.trips)}, {"CPU ms", s.cpuPer(1)},
+		{"requests", s.requestsPer(1)}, {"round trips", float64(s.usualTrips())}, {"CPU ms", s.cpuPer(1)},
 	}
 	if f.sign == nil {
 		b.report.add("cold", f.name+", "+by.String(), latency, list...)
@@ -173,9 +180,10 @@ func (b *bench) coldOf(ctx context.Context, t *target, f *format, by naming, lat
 		b.one[f.name+latency.String()] = p50
 	}
 	b.report.demand(s.requestsPer(1) <= float64(requests), "%s %s: %.2f requests for a cold image, want %d", f.name, by, s.requestsPer(1), requests)
-	trips := len(images[0].way) + int(by)
-	b.report.demand(s.trips <= trips, "%s %s: %d sequential round trips, want %d", f.name, by, s.trips, trips)
-	if latency > 0 {
+	// A registry that takes no time answers one question before the next is
+	// asked, even where nobody waited for it.
+	if trips := len(images[0].way) + int(by); latency > 0 {
+		b.report.demand(s.usualTrips() <= trips, "%s %s: %d sequential round trips, want %d", f.name, by, s.usualTrips(), trips)
 		budget := time.Duration(trips) * latency * 115 / 100
 		b.report.demand(p50 <= loose*budget, "%s %s: a cold image takes %v, want %v", f.name, by, p50, budget)
 	}
@@ -272,7 +280,7 @@ func (b *bench) tokens(ctx context.Context) error {
 			}
 			b.report.add(measure, c.name, latency, values{
 				{"p50 ms", milliseconds(quantile(s.each, 0.5))}, {"p95 ms", milliseconds(quantile(s.each, 0.95))},
-				{"requests", s.requestsPer(1)}, {"round trips", float64(s.trips)},
+				{"requests", s.requestsPer(1)}, {"round trips", float64(s.usualTrips())},
 			}...)
 			b.report.demand(s.requestsPer(1) <= float64(c.requests), "%s: %.2f requests for a cold image, want %d", c.name, s.requestsPer(1), c.requests)
 		}

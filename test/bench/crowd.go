@@ -115,9 +115,16 @@ func (b *bench) memory(ctx context.Context) error {
 	}
 	n := float64(len(exchanges))
 	b.stage.registry.Reset()
+	// All of them again, to see whether many cost more than few when warm.
+	l := &load{clients: 8, kept: true, exchanges: exchanges, tls: b.stage.clients}
+	warm, err := l.run(ctx, t, time.Duration(b.sizes.pairs)*b.sizes.window)
+	if err != nil {
+		return err
+	}
 	b.report.add("memory", fmt.Sprintf("notation, %d images, c=%d", len(exchanges), clients), 0, values{
 		{"images/s", n / took.Seconds()}, {"CPU ms", milliseconds(after.cpu-idle.cpu) / n}, {"p99 ms", milliseconds(quantile(each, 0.99))},
 		{"idle MiB", idle.resident / mib}, {"MiB", after.resident / mib},
+		{"warm req/s", warm.perSecond()}, {"CPU ms/1000", 1000 * warm.cpuPerRequest()},
 	}...)
 	return nil
 }
