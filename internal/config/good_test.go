@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +26,7 @@ func TestGoodDocuments(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := newBuilder(viewing(t)).build(revision{
+			s := newBuilder(viewing()).build(revision{
 				documents: Parse(filepath.Join(goodDirectory(t), filepath.Base(path)), []byte(withCertificates(string(data)))),
 				files:     newFiles(), dark: func(*Document) bool { return true },
 			})
@@ -41,27 +42,22 @@ func TestGoodDocuments(t *testing.T) {
 
 func TestRegistryOptions(t *testing.T) {
 	s := everything(t, goodDirectory(t), "", "")
-	var lines []string
-	for _, line := range strings.Split(s.cluster.byName[place{host: "hub.example.com"}][0].policy.store.(*viewed).options, "\n") {
-		host, rest, _ := strings.Cut(line, " ")
-		credential := rest[strings.LastIndex(rest, `"`)+1:]
-		if strings.HasPrefix(credential, " static ") {
-			credential = " static " + strings.Join(strings.Fields(credential)[2:], " ")
+	var got []string
+	for _, r := range s.cluster.byName[place{host: "hub.example.com"}][0].policy.store.(*viewed).options.Registries {
+		line := fmt.Sprintf("%s plain=%v ca=%v tokens=%v", r.Host, r.PlainHTTP, strings.Contains(string(r.CAs), "BEGIN CERTIFICATE"), r.TokenHosts)
+		if r.Credential != nil {
+			credential, err := r.Credential.Credential(t.Context(), r.Host)
+			line += fmt.Sprintf(" %T: %s, %v", r.Credential, credential, err)
 		}
-		if i := strings.Index(credential, "docker config"); i >= 0 {
-			credential = " docker config" + credential[strings.Index(credential, "config.json")+len("config.json"):]
-		}
-		certificate := map[bool]string{true: " with ca", false: ""}[strings.Contains(rest, "BEGIN CERTIFICATE")]
-		lines = append(lines, host+map[bool]string{true: " plain", false: ""}[strings.Contains(rest, "plain=true")]+certificate+credential)
+		got = append(got, line)
 	}
 	if diff := cmp.Diff([]string{
-		"shop.example.com with ca static the password of robot <nil>",
-		"shop.example.com:5000 plain",
-		"hub.example.com with ca docker config no credential <nil>",
-		"vault.example.com static the password of vault <nil>",
-		"token.example.com static an access token <nil>",
-		"",
-	}, lines); diff != "" {
+		"shop.example.com plain=false ca=true tokens=[] *auth.Static: the password of robot, <nil>",
+		"shop.example.com:5000 plain=true ca=false tokens=[]",
+		"hub.example.com plain=false ca=true tokens=[] *auth.DockerConfig: no credential, <nil>",
+		"vault.example.com plain=false ca=false tokens=[tokens.example.com:8443] *auth.Static: the password of vault, <nil>",
+		"token.example.com plain=false ca=false tokens=[] *auth.Static: an access token, <nil>",
+	}, got); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -21,24 +22,25 @@ import (
 // viewed is a view that remembers what was asked for.
 type viewed struct {
 	verifiertest.Store
-	options string
+	options store.ViewOptions
 }
 
-func viewing(t testing.TB) Environment {
-	env := testEnvironment()
-	env.View = func(o store.ViewOptions) (verifier.Store, error) {
-		v := &viewed{}
-		for _, r := range o.Registries {
-			v.options += fmt.Sprintf("%s plain=%v ca=%q tokens=%q", r.Host, r.PlainHTTP, r.CAs, r.TokenHosts)
-			if r.Credential != nil {
-				id := r.Credential.ID()
-				credential, err := r.Credential.Credential(t.Context(), r.Host)
-				v.options += fmt.Sprintf(" %s %s %v", id, credential, err)
-			}
-			v.options += "\n"
+func (v *viewed) String() string {
+	var b strings.Builder
+	for _, r := range v.options.Registries {
+		fmt.Fprintf(&b, "%s plain=%v ca=%q tokens=%q", r.Host, r.PlainHTTP, r.CAs, r.TokenHosts)
+		if r.Credential != nil {
+			credential, err := r.Credential.Credential(context.Background(), r.Host)
+			fmt.Fprintf(&b, " %s %s %v", r.Credential.ID(), credential, err)
 		}
-		return v, nil
+		b.WriteString("\n")
 	}
+	return b.String()
+}
+
+func viewing() Environment {
+	env := testEnvironment()
+	env.View = func(o store.ViewOptions) (verifier.Store, error) { return &viewed{options: o}, nil }
 	return env
 }
 
@@ -62,7 +64,7 @@ func describe(s *Snapshot) string {
 			p := e.policy
 			fmt.Fprintln(&b, p.ID, e.pattern.text, p.namespaces, p.delegate, p.skip, p.rule.Name, p.rule.Owner, p.rule.HelpURL, p.rule.AllowUnreachable)
 			if v, ok := p.store.(*viewed); ok {
-				fmt.Fprint(&b, v.options)
+				fmt.Fprint(&b, v)
 			}
 			b.WriteString(describeRule(p.rule.Require) + "\n")
 		}
@@ -107,7 +109,7 @@ func everything(t testing.TB, dir, old, new string) *Snapshot {
 	if old != "" && changed == text {
 		t.Fatalf("nothing to change: %s", old)
 	}
-	return newBuilder(viewing(t)).build(revision{
+	return newBuilder(viewing()).build(revision{
 		documents: Parse(filepath.Join(dir, "everything.yaml"), []byte(changed)), files: newFiles(), dark: func(*Document) bool { return true },
 	})
 }
