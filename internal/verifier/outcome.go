@@ -212,8 +212,9 @@ func decideAtLeast(r AtLeast, seen *observations) Node {
 	node := Node{Rule: "atLeast", Name: fmt.Sprint(r.Count)}
 	signers := map[string]bool{}
 	var names []string
-	open := map[digest.Digest]*Error{} // candidates that might still prove a signer
-	var openErr, missing, nearest *Error
+	// open is why a candidate that might still prove a signer, or several, has
+	// not been judged.
+	var open, missing, nearest *Error
 	for _, check := range r.Of {
 		child := decideCheck(check, seen)
 		node.Children = append(node.Children, child)
@@ -229,9 +230,8 @@ func decideAtLeast(r AtLeast, seen *observations) Node {
 					names = append(names, report.Finding.Claims.Signer.Name)
 				}
 			case OutcomeUndecided:
-				open[report.Candidate.Descriptor.Digest] = report.Finding.Err
-				if openErr == nil {
-					openErr = report.Finding.Err
+				if open == nil {
+					open = report.Finding.Err
 				}
 			}
 		}
@@ -243,8 +243,8 @@ func decideAtLeast(r AtLeast, seen *observations) Node {
 		node.Outcome = OutcomeTrusted
 	case missing != nil:
 		node.Outcome, node.Err = OutcomeUndecided, missing
-	case len(signers)+len(open) >= r.Count:
-		node.Outcome, node.Err = OutcomeUndecided, openErr
+	case open != nil:
+		node.Outcome, node.Err = OutcomeUndecided, open
 	case len(signers) == 0 && nearest != nil:
 		node.Err = nearest
 	default:
