@@ -79,7 +79,8 @@ func (c *client) signedIn(ctx context.Context, q question) (_ *http.Response, sh
 
 // meet gives what the host wants, as far as that is known. Of several who ask
 // a host for the first time one goes ahead, so that not all are sent away to
-// fetch a token. Whoever is first calls learned when it knows; nil: it failed.
+// fetch a token; the others wait for it, but not for long. Whoever goes ahead
+// calls learned when it knows; nil: it failed.
 func (c *client) meet(ctx context.Context) (wants challenge, learned func(*challenge), f *failure) {
 	s, key := c.store, c.key()
 	remember := func(wants *challenge) {
@@ -87,6 +88,8 @@ func (c *client) meet(ctx context.Context) (wants challenge, learned func(*chall
 			s.challenges.Put(key, *wants, int64(len(wants.realm)+len(wants.service)), time.Now().Add(challengeTTL))
 		}
 	}
+	patience := time.NewTimer(s.options.ContactWait)
+	defer patience.Stop()
 	for {
 		if wants, ok := s.challenges.Get(key); ok {
 			return wants, func(next *challenge) {
@@ -115,6 +118,8 @@ func (c *client) meet(ctx context.Context) (wants challenge, learned func(*chall
 		}
 		select {
 		case <-first:
+		case <-patience.C:
+			return challenge{}, remember, nil
 		case <-ctx.Done():
 			return challenge{}, nil, c.unreachable(c.host, context.Cause(ctx))
 		}

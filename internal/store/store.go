@@ -40,6 +40,10 @@ type Options struct {
 	// RetryBase is the pause after the first failure: 100 ms. It doubles with
 	// each, with jitter, up to 2 s.
 	RetryBase time.Duration
+	// ContactWait is how long a request waits for the first one ever to its host,
+	// which learns how to sign in for all: 250 ms, some round trips. One that
+	// hangs must not take the others with it.
+	ContactWait time.Duration
 	// MaxThrottleWait is the longest that a request waits for a host's
 	// Retry-After: 1 s, as nobody who asks about an image waits longer. Beyond
 	// it the answer is REGISTRY_THROTTLED at once.
@@ -86,6 +90,7 @@ func (o Options) withDefaults() Options {
 	set(&o.AttemptTimeout, 5*time.Second)
 	set(&o.Attempts, 5)
 	set(&o.RetryBase, 100*time.Millisecond)
+	set(&o.ContactWait, 250*time.Millisecond)
 	set(&o.MaxThrottleWait, time.Second)
 	set(&o.TagTTL, 10*time.Second)
 	set(&o.ListTTL, time.Minute)

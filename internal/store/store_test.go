@@ -31,7 +31,10 @@ var (
 
 // quick is for tests: it dials loopback, and pauses are short.
 func quick() store.Options {
-	return store.Options{AllowLoopback: true, RetryBase: time.Millisecond, Jitter: func() float64 { return 0 }}
+	return store.Options{
+		AllowLoopback: true, RetryBase: time.Millisecond, Jitter: func() float64 { return 0 },
+		ContactWait: time.Minute, // requests are counted, and a loaded machine is slow
+	}
 }
 
 // open makes a view of the registry, over its own protocol and CA.

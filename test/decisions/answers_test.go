@@ -89,7 +89,6 @@ func TestL36_OneImageDoesNotHarmAnother(t *testing.T) {
 // TestL36_FirstContactThatHangs: the first question that the provider ever puts to
 // a registry is not answered. Others about that registry are.
 func TestL36_FirstContactThatHangs(t *testing.T) {
-	t.Skip("fails: in internal/store, client.meet lets all who ask a host for the first time wait for one of them")
 	s := newScene(t, options{})
 	ctx := t.Context()
 	do(t, s.Push(ctx, "cart:1.4"), s.Sign(ctx, "cart:1.4", "wabbit", notationtest.SignOptions{}))
