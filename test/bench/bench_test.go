@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-var tiny = sizes{"tiny", 11, 3, 20, 20, 1, 10, 1, 50 * time.Millisecond, 50 * time.Millisecond}
+var tiny = sizes{"tiny", 11, 5, 20, 20, 1, 10, 1, 50 * time.Millisecond, time.Millisecond, time.Millisecond}
 
 // TestRun: each measure has its figures, as a table and as JSON, and all that
 // is demanded on any machine holds.
@@ -64,23 +64,18 @@ func TestRun(t *testing.T) {
 	if err := json.Unmarshal(list.Bytes(), &read); err != nil {
 		t.Fatal(err)
 	}
-	var measures []string
+	seen := map[string]bool{}
 	for _, f := range read.Figures {
-		measures = append(measures, f.Measure)
+		seen[f.Measure] = true
 		for name, number := range f.Values {
 			if number < 0 {
 				t.Errorf("%s of %s is %g", name, f.Measure, number)
 			}
 		}
 	}
-	measures = slices.Compact(measures)
-	want := []string{"cold", "cold, in batches", "cold, with tokens", "warm", "warm, while tags expire", "stampede", "memory", "registry errors"}
-	if !slices.Equal(measures, want) {
-		t.Errorf("measures %q, want %q", measures, want)
-	}
-	for _, measure := range want {
-		if !strings.Contains(table.String(), strings.ToUpper(measure)) {
-			t.Errorf("no table for %q in\n%s", measure, &table)
+	for _, measure := range measures {
+		if !seen[measure] || !strings.Contains(table.String(), strings.ToUpper(measure)+"  ") {
+			t.Errorf("no figures for %q in\n%s", measure, &table)
 		}
 	}
 }

@@ -163,7 +163,7 @@ func (b *bench) coldOf(ctx context.Context, t *target, f *format, by naming, lat
 		{"requests", s.requestsPer(1)}, {"round trips", float64(s.usualTrips())}, {"CPU ms", s.cpuPer(1)},
 	}
 	if f.sign == nil {
-		b.report.add("cold", f.name+", "+by.String(), latency, list...)
+		b.report.add(measureCold, f.name+", "+by.String(), latency, list...)
 		return nil
 	}
 	bare, err := b.bare(images, by)
@@ -171,7 +171,7 @@ func (b *bench) coldOf(ctx context.Context, t *target, f *format, by naming, lat
 		return err
 	}
 	list = append(list, value{"bare ms", milliseconds(bare)}, value{"x bare", float64(p50) / float64(bare)})
-	b.report.add("cold", f.name+", "+by.String(), latency, list...)
+	b.report.add(measureCold, f.name+", "+by.String(), latency, list...)
 
 	requests := f.requests
 	if by == byTag {
@@ -251,7 +251,7 @@ func (b *bench) batchesOf(ctx context.Context, t *target, f *format, size int, l
 		return err
 	}
 	p50, one := quantile(s.each, 0.5), b.one[f.name+latency.String()]
-	b.report.add("cold, in batches", fmt.Sprintf("%s, %d keys", f.name, size), latency, values{
+	b.report.add(measureBatches, fmt.Sprintf("%s, %d keys", f.name, size), latency, values{
 		{"p50 ms", milliseconds(p50)}, {"max ms", milliseconds(quantile(s.each, 1))}, {"requests", s.requestsPer(size)},
 		{"CPU ms", s.cpuPer(size)}, {"x one", float64(p50) / float64(one)},
 	}...)
@@ -261,7 +261,6 @@ func (b *bench) batchesOf(ctx context.Context, t *target, f *format, size int, l
 
 // tokens asks for images in a registry that wants a token for each repository.
 func (b *bench) tokens(ctx context.Context) error {
-	const measure = "cold, with tokens"
 	for _, latency := range latencies {
 		b.stage.latency(latency)
 		t, err := b.provider(ctx)
@@ -278,7 +277,7 @@ func (b *bench) tokens(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			b.report.add(measure, c.name, latency, values{
+			b.report.add(measureTokens, c.name, latency, values{
 				{"p50 ms", milliseconds(quantile(s.each, 0.5))}, {"p95 ms", milliseconds(quantile(s.each, 0.95))},
 				{"requests", s.requestsPer(1)}, {"round trips", float64(s.usualTrips())},
 			}...)

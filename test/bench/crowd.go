@@ -80,7 +80,7 @@ func (b *bench) stampede(ctx context.Context) error {
 		requests = max(requests, len(b.stage.registry.Requests()))
 		each = append(each, took...)
 	}
-	b.report.add("stampede", fmt.Sprintf("%s, %d at once", f.name, b.sizes.herd), slow, values{
+	b.report.add(measureHerd, fmt.Sprintf("%s, %d at once", f.name, b.sizes.herd), slow, values{
 		{"p50 ms", milliseconds(quantile(each, 0.5))}, {"p99 ms", milliseconds(quantile(each, 0.99))},
 		{"max ms", milliseconds(quantile(each, 1))}, {"requests", float64(requests)},
 	}...)
@@ -121,7 +121,7 @@ func (b *bench) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.report.add("memory", fmt.Sprintf("notation, %d images, c=%d", len(exchanges), clients), 0, values{
+	b.report.add(measureMemory, fmt.Sprintf("notation, %d images, c=%d", len(exchanges), clients), 0, values{
 		{"images/s", n / took.Seconds()}, {"CPU ms", milliseconds(after.cpu-idle.cpu) / n}, {"p99 ms", milliseconds(quantile(each, 0.99))},
 		{"idle MiB", idle.resident / mib}, {"MiB", after.resident / mib},
 		{"warm req/s", warm.perSecond()}, {"CPU ms/1000", 1000 * warm.cpuPerRequest()},
@@ -184,7 +184,7 @@ func (b *bench) faultsOf(ctx context.Context, percent int) error {
 	}
 	registry.Reset()
 	wrong := first[refused] + second[refused]
-	b.report.add("registry errors", fmt.Sprintf("notation, %d %% of requests answered 500, c=%d", percent, clients), 0, values{
+	b.report.add(measureErrors, fmt.Sprintf("notation, %d %% of requests answered 500, c=%d", percent, clients), 0, values{
 		{"images", n}, {"refused", float64(wrong)}, {"undecided", float64(first[undecided])}, {"asked again", float64(second[undecided])},
 		{"p50 ms", milliseconds(quantile(each, 0.5))}, {"p99 ms", milliseconds(quantile(each, 0.99))}, {"requests", float64(requests) / n},
 	}...)

@@ -68,15 +68,16 @@ type sizes struct {
 	// pairs of windows, the provider's and the echo's in turns.
 	pairs  int
 	window time.Duration
-	// expiry is how long tags are watched expiring; 0: not at all.
-	expiry time.Duration
+	// tags and candidates are how long after an image was first asked for its
+	// tag, and what is attached to it, have to be looked up again.
+	tags, candidates time.Duration
 }
 
 // Two hundred images and 3,000 in all: as many as Ratify's figures were
 // measured with.
 var (
-	full      = sizes{"full", 201, 101, 3000, 1000, 10, 100, 4, 600 * time.Millisecond, 11 * time.Second}
-	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0}
+	full      = sizes{"full", 201, 101, 3000, 1000, 10, 100, 4, 600 * time.Millisecond, 11 * time.Second, 62 * time.Second}
+	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0, 0}
 )
 
 // latencies of the registry: what a cache next door adds to a request, and
@@ -95,6 +96,9 @@ type bench struct {
 	report  report
 	// one is how long one cold image by digest took, by format and latency.
 	one map[string]time.Duration
+	// aged is the provider whose memories are left to expire since primed.
+	aged   *target
+	primed time.Time
 }
 
 func (b *bench) run(ctx context.Context) error {
@@ -113,11 +117,13 @@ func (b *bench) run(ctx context.Context) error {
 			return err
 		}},
 		{"formats", b.known},
+		{"known images", b.prepare},
+		{"cold, with tokens", b.tokens},
+		{"tags expire", b.tagsExpire},
 		{"cold", b.cold},
 		{"cold, in batches", b.batches},
-		{"cold, with tokens", b.tokens},
 		{"warm", b.warm},
-		{"warm, while tags expire", b.expiring},
+		{"candidates expire", b.candidatesExpire},
 		{"stampede", b.stampede},
 		{"memory", b.memory},
 		{"registry errors", b.faults},
@@ -125,6 +131,9 @@ func (b *bench) run(ctx context.Context) error {
 	b.machine = newMachine()
 	b.report.begin(b.sizes.name, b.machine)
 	defer func() {
+		if b.aged != nil {
+			b.aged.stop()
+		}
 		b.report.end(b.machine)
 		if b.stage != nil {
 			b.stage.close()

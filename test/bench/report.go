@@ -31,6 +31,22 @@ func (v values) MarshalJSON() ([]byte, error) {
 	return []byte("{" + b.String() + "}"), nil
 }
 
+const (
+	measureCold    = "cold"
+	measureBatches = "cold, in batches"
+	measureTokens  = "cold, with tokens"
+	measureExpiry  = "known images, after expiry"
+	measureWarm    = "warm"
+	measureHerd    = "stampede"
+	measureMemory  = "memory"
+	measureErrors  = "registry errors"
+)
+
+// measures are the tables, in their order.
+var measures = []string{
+	measureCold, measureBatches, measureTokens, measureExpiry, measureWarm, measureHerd, measureMemory, measureErrors,
+}
+
 // figure is a line of the report.
 type figure struct {
 	Measure string `json:"measure"`
@@ -104,14 +120,16 @@ func (r *report) print(to io.Writer) {
 	if r.OthersShare > crowded {
 		say("That is much: compare ratios and counts, not times.")
 	}
-	for i, f := range r.Figures {
-		if i == 0 || r.Figures[i-1].Measure != f.Measure {
-			j := i
-			for j < len(r.Figures) && r.Figures[j].Measure == f.Measure {
-				j++
+	for _, measure := range measures {
+		var list []figure
+		for _, f := range r.Figures {
+			if f.Measure == measure {
+				list = append(list, f)
 			}
+		}
+		if len(list) > 0 {
 			say("")
-			printTable(to, r.Figures[i:j])
+			printTable(to, list)
 		}
 	}
 	say("")

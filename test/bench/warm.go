@@ -108,7 +108,7 @@ func (b *bench) inTurns(ctx context.Context, name string, l *load, t, echo *targ
 	}
 	slices.Sort(ratios)
 	ratio := (ratios[(len(ratios)-1)/2] + ratios[len(ratios)/2]) / 2
-	b.report.add("warm", name, 0, values{
+	b.report.add(measureWarm, name, 0, values{
 		{"req/s", ours.perSecond()}, {"echo", theirs.perSecond()}, {"of echo", ratio},
 		{"CPU ms/1000", 1000 * ours.cpuPerRequest()}, {"echo", 1000 * theirs.cpuPerRequest()}, {"x echo", ours.cpuPerRequest() / theirs.cpuPerRequest()},
 		{"p50 ms", milliseconds(quantile(ours.each, 0.5))}, {"p99 ms", milliseconds(quantile(ours.each, 0.99))}, {"bytes", float64(ours.bytes)},
@@ -116,37 +116,5 @@ func (b *bench) inTurns(ctx context.Context, name string, l *load, t, echo *targ
 	if off := math.Abs(float64(ours.bytes-theirs.bytes)) / float64(theirs.bytes); off > sameSize {
 		return fmt.Errorf("the echo answers with %d bytes and the provider with %d", theirs.bytes, ours.bytes)
 	}
-	return nil
-}
-
-// expiring asks for tags for longer than they are remembered, with a registry
-// that takes its time.
-func (b *bench) expiring(ctx context.Context) error {
-	if b.sizes.expiry == 0 {
-		return nil
-	}
-	t, err := b.provider(ctx)
-	if err != nil {
-		return err
-	}
-	defer t.stop()
-	f := b.stage.formats[0]
-	if _, err := b.prime(ctx, t, f, byTag); err != nil {
-		return err
-	}
-	slow := latencies[len(latencies)-1]
-	b.stage.latency(slow)
-	defer b.stage.latency(0)
-	b.stage.registry.Reset()
-	l := &load{clients: 8, kept: true, exchanges: exchangesOf(b.stage.images[f.name], byTag, 1)[1:], tls: b.stage.clients}
-	s, err := l.run(ctx, t, b.sizes.expiry)
-	if err != nil {
-		return err
-	}
-	b.report.add("warm, while tags expire", f.name+", 1 key, c=8, by tag", slow, values{
-		{"req/s", s.perSecond()}, {"CPU ms/1000", 1000 * s.cpuPerRequest()}, {"p50 ms", milliseconds(quantile(s.each, 0.5))},
-		{"p99 ms", milliseconds(quantile(s.each, 0.99))}, {"max ms", milliseconds(quantile(s.each, 1))},
-		{"registry requests", float64(len(b.stage.registry.Requests()))},
-	}...)
 	return nil
 }
