@@ -103,7 +103,7 @@ func (c *compiler) problem(path, message, remedy string) {
 	c.problems = append(c.problems, c.doc.problem(path, message, remedy, verifier.ReasonPolicyInvalid))
 }
 
-// rule compiles the tree. This is the one place that knows every scheme.
+// rule compiles the tree.
 func (c *compiler) rule(r rule) verifier.Rule {
 	switch r.word {
 	case wordAll:
@@ -136,15 +136,13 @@ func (c *compiler) rules(parts []rule) []verifier.Rule {
 
 func (c *compiler) check(r rule) *verifier.Check {
 	check := &verifier.Check{Name: r.check.Name, Kind: verifier.KindSignature}
-	switch {
-	case r.check.Notation != nil:
-		v := c.notation(r)
-		if v == nil {
-			return check
-		}
-		check.Scheme, check.Verifier, check.Fingerprint = "notation", v, v.Fingerprint()
-	default:
+	name, chosen := schemeOf(r.check)
+	if chosen == nil {
 		c.problem(r.path, "nothing is chosen", "Write a scheme")
+		return check
+	}
+	if v := chosen.compile(c, join(r.path, name)); v != nil {
+		check.Scheme, check.Verifier, check.Fingerprint = name, v, v.Fingerprint()
 	}
 	return check
 }

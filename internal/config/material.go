@@ -156,12 +156,8 @@ func gather(doc *Document, files *files) (material, []Problem) {
 		}
 	}
 	for _, check := range ruleOf(doc.Spec.Require, "spec.require").checks() {
-		for _, stores := range storesOf(check) {
-			for i, source := range stores.sources {
-				g.file(element(stores.path, i)+".file", source.File)
-				g.directory(element(stores.path, i)+".directory", source.Directory)
-			}
-		}
+		path, chosen := check.scheme()
+		chosen.gather(g, path)
 	}
 	g.material.sum = hex.EncodeToString(g.sum.Sum(nil))
 	return g.material, g.problems

@@ -10,6 +10,9 @@ import (
 	"github.com/countersign-dev/countersign/internal/verifier/notation"
 )
 
+// notationScheme is the scheme of the field notation.
+type notationScheme struct{ *api.Notation }
+
 // typedSources are the sources of all trust stores of one type.
 type typedSources struct {
 	path    string
@@ -17,27 +20,29 @@ type typedSources struct {
 	sources []api.TrustStoreSource
 }
 
-// storesOf lists a check's sources of certificates.
-func storesOf(r rule) []typedSources {
-	if r.check.Notation == nil {
-		return nil
-	}
-	path := r.path + ".notation.trustStores"
-	stores := r.check.Notation.TrustStores
+// stores lists the sources of certificates.
+func (n notationScheme) stores(path string) []typedSources {
+	path += ".trustStores"
 	return []typedSources{
-		{path + ".ca", notation.TypeCA, stores.CA},
-		{path + ".signingAuthority", notation.TypeSigningAuthority, stores.SigningAuthority},
-		{path + ".tsa", notation.TypeTSA, stores.TSA},
+		{path + ".ca", notation.TypeCA, n.TrustStores.CA},
+		{path + ".signingAuthority", notation.TypeSigningAuthority, n.TrustStores.SigningAuthority},
+		{path + ".tsa", notation.TypeTSA, n.TrustStores.TSA},
 	}
 }
 
-// notation compiles a Notation check, or says why it cannot and gives nil.
-func (c *compiler) notation(r rule) *notation.Verifier {
+func (n notationScheme) gather(g *gatherer, path string) {
+	for _, stores := range n.stores(path) {
+		for i, source := range stores.sources {
+			g.file(element(stores.path, i)+".file", source.File)
+			g.directory(element(stores.path, i)+".directory", source.Directory)
+		}
+	}
+}
+
+func (n notationScheme) compile(c *compiler, path string) schemeVerifier {
 	before := len(c.problems)
-	n := r.check.Notation
-	path := r.path + ".notation"
 	options := notation.Options{
-		TrustStores: c.trustStores(r), TrustedIdentities: n.TrustedIdentities, Level: string(n.Level),
+		TrustStores: c.trustStores(n.stores(path)), TrustedIdentities: n.TrustedIdentities, Level: string(n.Level),
 		Override: overrideOf(n.Override), VerifyTimestamp: string(n.VerifyTimestamp), Revocation: c.env.Revocation,
 	}
 	if n.TrustPolicyDoc != nil {
@@ -73,10 +78,10 @@ func (c *compiler) nearest(path, complaint string) (at, what string) {
 }
 
 // trustStores reads the certificates; sources of one name are one store.
-func (c *compiler) trustStores(r rule) []notation.TrustStore {
+func (c *compiler) trustStores(sources []typedSources) []notation.TrustStore {
 	var stores []notation.TrustStore
 	at := map[string]int{}
-	for _, typed := range storesOf(r) {
+	for _, typed := range sources {
 		for i, source := range typed.sources {
 			store := notation.TrustStore{Type: typed.of, Name: source.Name}
 			if store.Name == "" {

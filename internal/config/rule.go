@@ -42,7 +42,7 @@ func innerRuleOf(r api.InnerRule, path string) rule {
 
 func checkOf(c api.Check, path string) rule {
 	r := rule{path: path, check: c}
-	if c.Notation != nil {
+	if _, chosen := schemeOf(c); chosen != nil {
 		r.word = wordCheck
 	}
 	return r

@@ -44,7 +44,9 @@ func (v validator) rule(r rule) {
 	case wordSkip:
 		v.text(r.path+".skip.reason", r.skip.Reason, api.MaxReason)
 	case wordCheck:
-		v.notation(r.path+".notation", r.check.Notation)
+		if path, chosen := r.scheme(); !v.reported(path) {
+			chosen.validate(v, path)
+		}
 	}
 	if r.word != wordCheck && r.word != "" && r.check.Name != "" {
 		v.at(r.path+".name", "only a check has a name", "Delete it; answers name the policy and the checks")
@@ -54,16 +56,13 @@ func (v validator) rule(r rule) {
 	}
 }
 
-func (v validator) notation(path string, n *api.Notation) {
-	if v.reported(path) {
-		return
-	}
+func (n notationScheme) validate(v validator, path string) {
 	stores := n.TrustStores
 	v.sources(path+".trustStores.ca", stores.CA)
 	v.sources(path+".trustStores.signingAuthority", stores.SigningAuthority)
 	v.sources(path+".trustStores.tsa", stores.TSA)
 	if n.TrustPolicyDoc != nil {
-		v.notaryTrustPolicy(path, n)
+		v.notaryTrustPolicy(path, n.Notation)
 		return
 	}
 	if _, there := v.lines[path+".trustStores"]; there && !v.reported(path+".trustStores") && len(stores.CA)+len(stores.SigningAuthority) == 0 {

@@ -1,0 +1,38 @@
+package config
+
+import (
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// scheme is one way of signing as a check has it, and all that the rest of this
+// package knows of it. Each is in a file of its own.
+type scheme interface {
+	// validate finds what the types cannot say. The path is the scheme's field.
+	validate(v validator, path string)
+	// gather reads the files that it refers to.
+	gather(g *gatherer, path string)
+	// compile makes the verifier, or reports why it cannot and gives nil.
+	compile(c *compiler, path string) schemeVerifier
+}
+
+// schemeVerifier is a Verifier that tells its options and trust material apart.
+type schemeVerifier interface {
+	verifier.Verifier
+	Fingerprint() string
+}
+
+// schemeOf gives the scheme that a check chose and its field's name, which is
+// how answers call it. It is the one place that names every scheme.
+func schemeOf(c api.Check) (name string, chosen scheme) {
+	if c.Notation != nil {
+		return "notation", notationScheme{c.Notation}
+	}
+	return "", nil
+}
+
+// scheme gives a check's scheme with the path of its field; nil for others.
+func (r rule) scheme() (path string, chosen scheme) {
+	name, chosen := schemeOf(r.check)
+	return join(r.path, name), chosen
+}
