@@ -17,8 +17,10 @@ export GOTOOLCHAIN := local
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: build ## see it happen: a registry, the provider, Gatekeeper's engine, pods (ONCE=1 exits)
-	cd test && COUNTERSIGN=$(CURDIR)/$(BIN) ONCE=$(ONCE) go run ./demo
+run: ## see it happen: a registry, the provider, Gatekeeper's engine, pods (ONCE=1 exits)
+	@echo "building; the first time takes some minutes"
+	@$(MAKE) --no-print-directory build
+	@cd test && COUNTERSIGN=$(CURDIR)/$(BIN) ONCE=$(ONCE) CGO_ENABLED=0 go run -trimpath ./demo
 
 test: ## see it proved: every test, with the race detector
 	go test -race ./...

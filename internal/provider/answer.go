@@ -52,7 +52,8 @@ func (a *answer) outcome() (status, reason string) {
 func (s *Server) verify(ctx context.Context, key string) answer {
 	request, err := s.requests.parse(key)
 	if err != nil {
-		image := elide(key, verifier.MaxReferenceLength)
+		_, image, _ := splitKey(key)
+		image = elide(image, verifier.MaxReferenceLength)
 		return answer{key: key, image: image, verdict: verifier.Refuse(image, verifier.AsError(err))}
 	}
 	a := answer{key: key, image: request.Image.String()}

@@ -27,24 +27,32 @@ func ParseKey(key string) (verifier.Request, error) {
 		return verifier.Request{}, invalidKey("the key is longer than 4096 bytes")
 	}
 	var request verifier.Request
-	image := key
-	if opened, bracket := strings.CutPrefix(key, "["); bracket {
-		scope, rest, closed := strings.Cut(opened, "]")
-		if !closed {
-			return verifier.Request{}, invalidKey("the key's bracket is not closed")
+	scope, image, scoped := splitKey(key)
+	switch {
+	case scoped:
+		if problem := readScope(&request, scope); problem != "" {
+			return verifier.Request{}, invalidKey(problem)
 		}
-		if !strings.Contains(scope, ":") {
-			image = rest
-			if problem := readScope(&request, scope); problem != "" {
-				return verifier.Request{}, invalidKey(problem)
-			}
-		}
+	case strings.HasPrefix(key, "[") && !strings.Contains(key, "]"):
+		return verifier.Request{}, invalidKey("the key's bracket is not closed")
 	}
 	var err error
 	if request.Image, err = verifier.ParseReference(image); err != nil {
 		return verifier.Request{}, err
 	}
 	return request, nil
+}
+
+// splitKey parts what is asked for from the image. Brackets with a colon inside
+// are the image's own.
+func splitKey(key string) (scope, image string, scoped bool) {
+	if opened, bracket := strings.CutPrefix(key, "["); bracket {
+		scope, image, closed := strings.Cut(opened, "]")
+		if closed && !strings.Contains(scope, ":") {
+			return scope, image, true
+		}
+	}
+	return "", key, false
 }
 
 // readScope reads what is inside the brackets, and says what is wrong with it.
