@@ -85,4 +85,6 @@ type Check struct {
 	Name string `json:"name,omitempty"`
 	// Notation wants a Notary Project signature.
 	Notation *Notation `json:"notation,omitempty" union:"rule"`
+	// Cosign wants a signature that Cosign made with a key.
+	Cosign *Cosign `json:"cosign,omitempty" union:"rule"`
 }

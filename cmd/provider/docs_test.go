@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/countersign-dev/countersign/internal/store/registrytest"
+	"github.com/countersign-dev/countersign/internal/verifier/sigstore/sigstoretest"
 )
 
 // pages are the documents whose commands and policies must be true.
@@ -192,7 +193,11 @@ func TestThePoliciesInTheDocumentsAreGood(t *testing.T) {
 					if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 						t.Fatal(err)
 					}
-					if err := os.WriteFile(path, root, 0o600); err != nil {
+					content := root
+					if strings.HasSuffix(path, ".pub") {
+						content = sigstoretest.NewKey(sigstoretest.P256).PEM()
+					}
+					if err := os.WriteFile(path, content, 0o600); err != nil {
 						t.Fatal(err)
 					}
 				}

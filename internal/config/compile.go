@@ -207,12 +207,18 @@ func (c *compiler) secret(path string, s *api.DataSource) string {
 	return text
 }
 
-// bundle reads a registry's CA certificates as PEM.
-func (c *compiler) bundle(path string, s *api.DataSource) []byte {
-	data, at := []byte(s.Inline), path+".inline"
+// data reads what a source has, and says which of its fields has it.
+func (c *compiler) data(path string, s api.DataSource) (data []byte, at string) {
+	data, at = []byte(s.Inline), path+".inline"
 	for _, p := range c.material.pieces[path+".file"] {
 		data, at = p.data, path+".file"
 	}
+	return data, at
+}
+
+// bundle reads a registry's CA certificates as PEM.
+func (c *compiler) bundle(path string, s *api.DataSource) []byte {
+	data, at := c.data(path, *s)
 	if err := checkBundle(data); err != nil {
 		c.problem(at, err.Error(), "Write certificates in PEM and nothing else")
 	}

@@ -63,7 +63,11 @@ func TestThePageShowsSoundDocuments(t *testing.T) {
 		dir := t.TempDir()
 		root := notationtest.NewRoot(notationtest.CertificateOptions{}).PEM()
 		for _, named := range regexp.MustCompile(`file: ([\w./-]+)`).FindAllStringSubmatch(text, -1) {
-			if err := os.WriteFile(filepath.Join(dir, named[1]), root, 0o600); err != nil {
+			content := root
+			if strings.HasSuffix(named[1], ".pub") {
+				content = []byte(newKey())
+			}
+			if err := os.WriteFile(filepath.Join(dir, named[1]), content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}

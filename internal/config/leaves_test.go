@@ -16,6 +16,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
+	"github.com/countersign-dev/countersign/internal/verifier/sigstore/sigstoretest"
 	"github.com/countersign-dev/countersign/internal/verifier/verifiertest"
 )
 
@@ -140,6 +141,8 @@ func goodDirectory(t testing.TB) string {
 	root := string(notationtest.NewRoot(notationtest.CertificateOptions{}).PEM())
 	for name, text := range map[string]string{
 		"ca.crt": root, "other.crt": string(notationtest.NewRoot(notationtest.CertificateOptions{}).PEM()), "roots/a.crt": root, "more-roots/b.pem": root + root,
+		"ci.pub": newKey(), "other.pub": newKey(), "log.pub": newKey(),
+		"trusted-root.json": string(sigstoretest.TrustedRoot(sigstoretest.NewLog())), "other-root.json": string(sigstoretest.TrustedRoot(sigstoretest.NewLog())),
 		"password": "hunter2\n", "other-password": "hunter3", "config.json": "{}", "other.json": "{}",
 	} {
 		path := filepath.Join(dir, name)
@@ -152,6 +155,8 @@ func goodDirectory(t testing.TB) string {
 	}
 	return dir
 }
+
+func newKey() string { return string(sigstoretest.NewKey(sigstoretest.P256).PEM()) }
 
 // leaves lists the fields of all types that a document is made of.
 func leaves(t reflect.Type, found map[string]bool, seen map[reflect.Type]bool) {
@@ -227,6 +232,12 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"Skip.reason":                                 {"reason: built by hand", "reason: none"},
 		"Check.name":                                  {"- name: inner\n", "- name: other\n"},
 		"Check.notation":                              {"        notation:\n          trustStores", "        cosign:\n          trustStores"},
+		"Check.cosign":                                {"        cosign:\n          transparencyLog", "        notation:\n          transparencyLog"},
+		"Cosign.keys":                                 {"- {name: ci, file: ci.pub}", "- {name: ci, file: other.pub}"},
+		"Cosign.transparencyLog":                      {"transparencyLog: required", "transparencyLog: optional"},
+		"Cosign.logKeys":                              {"logKeys: [{file: log.pub}]", "logKeys: [{file: other.pub}]"},
+		"Cosign.trustedRoot":                          {"trustedRoot: {file: trusted-root.json}", "trustedRoot: {file: other-root.json}"},
+		"PublicKeySource.name":                        {"- {name: ci, file: ci.pub}", "- {name: release, file: ci.pub}"},
 		"Notation.trustStores":                        {"{ca: [{name: acme, file: ca.crt}]}", "{ca: [{name: acme, file: other.crt}]}"},
 		"Notation.trustedIdentities":                  {"C=US, ST=WA, O=Notary", "C=US, ST=WA, O=Nobody"},
 		"Notation.level":                              {"inner-any, notation: {level: permissive", "inner-any, notation: {level: strict"},

@@ -25,8 +25,11 @@ type schemeVerifier interface {
 // schemeOf gives the scheme that a check chose and its field's name, which is
 // how answers call it. It is the one place that names every scheme.
 func schemeOf(c api.Check) (name string, chosen scheme) {
-	if c.Notation != nil {
+	switch {
+	case c.Notation != nil:
 		return "notation", notationScheme{c.Notation}
+	case c.Cosign != nil:
+		return "cosign", cosignScheme{c.Cosign}
 	}
 	return "", nil
 }

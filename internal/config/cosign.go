@@ -1,0 +1,105 @@
+package config
+
+import (
+	"crypto"
+	"fmt"
+	"strings"
+
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/verifier/sigstore"
+)
+
+// cosignScheme is the scheme of the field cosign.
+type cosignScheme struct{ *api.Cosign }
+
+func (s cosignScheme) validate(v validator, path string) {
+	v.limit(path+".keys", len(s.Keys), api.MaxKeys)
+	first := map[string]int{}
+	for i, key := range s.Keys {
+		at := element(path+".keys", i)
+		v.dataSource(at, &key.DataSource)
+		switch before, twice := first[key.Name]; {
+		case key.Name == "":
+			v.empty(at + ".name")
+			continue
+		case !isWord(key.Name):
+			v.at(at+".name", quote(key.Name)+" is not the name of a key", "Write letters, digits and . _ -")
+		case twice:
+			v.at(at+".name", quote(key.Name)+" is the name of two keys",
+				fmt.Sprintf("Rename one; the first is in line %d", v.doc.line(element(path+".keys", before)+".name")))
+		}
+		first[key.Name] = i
+	}
+	v.limit(path+".logKeys", len(s.LogKeys), api.MaxLogKeys)
+	for i := range s.LogKeys {
+		v.dataSource(element(path+".logKeys", i), &s.LogKeys[i])
+	}
+	v.dataSource(path+".trustedRoot", s.TrustedRoot)
+	s.validateLogs(v, path)
+}
+
+// validateLogs holds what is wanted of logs to which logs are trusted.
+func (s cosignScheme) validateLogs(v validator, path string) {
+	none := v.absent(path+".logKeys") && v.absent(path+".trustedRoot")
+	switch s.TransparencyLog {
+	case api.TransparencyLogIgnored:
+		for _, beside := range []string{path + ".logKeys", path + ".trustedRoot"} {
+			if _, there := v.lines[beside]; there {
+				v.at(beside, "nobody looks at logs with transparencyLog: ignored", "Delete it, or write transparencyLog: required or optional")
+			}
+		}
+	case api.TransparencyLogRequired, api.TransparencyLogOptional:
+		if none {
+			v.at(path+".transparencyLog", "no log is trusted whose proof could be verified", "Add logKeys or trustedRoot, or write transparencyLog: ignored")
+		}
+	}
+}
+
+func (s cosignScheme) gather(g *gatherer, path string) {
+	for i, key := range s.Keys {
+		g.file(element(path+".keys", i)+".file", key.File)
+	}
+	for i, key := range s.LogKeys {
+		g.file(element(path+".logKeys", i)+".file", key.File)
+	}
+	if s.TrustedRoot != nil {
+		g.file(path+".trustedRoot.file", s.TrustedRoot.File)
+	}
+}
+
+func (s cosignScheme) compile(c *compiler, path string) schemeVerifier {
+	before := len(c.problems)
+	options := sigstore.Options{TransparencyLog: sigstore.TransparencyLog(s.TransparencyLog)}
+	for i, source := range s.Keys {
+		if key := c.publicKey(element(path+".keys", i), source.DataSource); key != nil {
+			options.Keys = append(options.Keys, sigstore.PublicKey{Name: source.Name, Key: key})
+		}
+	}
+	for i, source := range s.LogKeys {
+		options.LogKeys = append(options.LogKeys, c.publicKey(element(path+".logKeys", i), source))
+	}
+	if s.TrustedRoot != nil {
+		options.TrustedRoot, _ = c.data(path+".trustedRoot", *s.TrustedRoot)
+	}
+	if len(c.problems) > before {
+		return nil
+	}
+	v, err := sigstore.New(options)
+	if err != nil {
+		at, what := c.nearest(path, err.Error())
+		c.problem(at, what, "")
+		return nil
+	}
+	return v
+}
+
+// publicKey reads one public key, or says why it cannot and gives nil.
+func (c *compiler) publicKey(path string, source api.DataSource) crypto.PublicKey {
+	data, at := c.data(path, source)
+	key, err := sigstore.ParsePublicKey(data)
+	if err != nil {
+		c.problem(at, strings.TrimPrefix(err.Error(), "public key: "), "Write one public key in PEM, as cosign.pub has it")
+		return nil
+	}
+	return key
+}
