@@ -26,18 +26,23 @@ import (
 //	sign cart:1.4 by=wabbit [format=cose] [expired] [tampered] [authority]
 //	transplant cart:1.4 other:1              cart's signatures, byte for byte, on other
 //	junk cart:1.4 n=60                       that many garbage signatures
+//	cosign cart:1.4 by=ci [as=tag|referrer|bundle|message] [version=0.1] [of=other:1]
+//	       [log[=unknown]] [tampered] [garbage] [attestation] [n=60]
 //	empty cart:1.4 | null-config cart:1.4 | index cart:1.4    what is no signature manifest
 //	fault /referrers/ 503                    answer that from now on
 //	heal
 //
 // Signers are wabbit, ci, alice, bob and mallory, each with an authority of its
-// own whose root is in NAME.crt; wabbit-crl's certificate names a CRL and
+// own whose root is in NAME.crt, and each with a key for Cosign whose public part
+// is in NAME.pub; the log's is in log.pub. cosign adds to the manifest at
+// Cosign's tag; of= signs another image. wabbit-crl's certificate names a CRL and
 // revoked-crl's is on that list; late has a certificate that has expired.
 type world struct {
 	registry *registrytest.Registry
 	signers  map[string]*notationtest.Certificate
 	images   map[string]ocispec.Descriptor
 	crl      *httptest.Server
+	cosign   cosignWorld
 }
 
 // signerNames is every signer, in the order in which they are made.
@@ -49,6 +54,7 @@ func newWorld(t testing.TB, dir string, options registrytest.Options) *world {
 	w := &world{
 		registry: registrytest.Start(t, options), signers: map[string]*notationtest.Certificate{}, images: map[string]ocispec.Descriptor{},
 	}
+	w.cosign = newCosignWorld(t, dir)
 	crlRoot := notationtest.NewRoot(notationtest.CertificateOptions{Subject: notationtest.Name("crl root")})
 	responder := &notationtest.Responder{Issuer: crlRoot}
 	w.crl = httptest.NewServer(responder)
@@ -136,6 +142,8 @@ func (w *world) do(verb string, args []string) error {
 	case "index":
 		w.attachRaw(repo, subject, fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"artifactType":%q,"manifests":[],"subject":{"mediaType":%q,"digest":%q,"size":%d}}`,
 			ocispec.MediaTypeImageIndex, notationtest.ArtifactType, subject.MediaType, subject.Digest, subject.Size))
+	case "cosign":
+		return w.cosignSign(args[0], subject, options)
 	case "fault":
 		status, err := strconv.Atoi(args[1])
 		if err != nil {
