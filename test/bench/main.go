@@ -116,6 +116,7 @@ func (b *bench) run(ctx context.Context) error {
 			b.stage, err = newStage(ctx, b.root, dir, b.sizes, b.progress)
 			return err
 		}},
+		{"formats", b.known},
 		{"known images", b.prepare},
 		{"cold, with tokens", b.tokens},
 		{"tags expire", b.tagsExpire},

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -68,15 +67,14 @@ type report struct {
 	Seconds     float64 `json:"seconds"`
 
 	Figures []figure `json:"figures"`
+	// Unknown are the formats that the binary has no policies for.
+	Unknown []string `json:"unknown,omitempty"`
 	// Broken are the demands that do not depend on the machine and do not hold.
 	Broken []string `json:"broken"`
-	// NotYet are those that are put up with for now.
-	NotYet []string `json:"notYet"`
 }
 
 func (r *report) begin(sizes string, m *machine) {
-	r.Sizes, r.Go, r.Cores, r.LoadBefore = sizes, runtime.Version(), runtime.NumCPU(), m.load
-	r.Broken, r.NotYet = []string{}, []string{}
+	r.Sizes, r.Go, r.Cores, r.LoadBefore, r.Broken = sizes, runtime.Version(), runtime.NumCPU(), m.load, []string{}
 }
 
 func (r *report) end(m *machine) {
@@ -90,27 +88,8 @@ func (r *report) add(measure, name string, latency time.Duration, list ...value)
 // demand notes what must hold on any machine.
 func (r *report) demand(holds bool, format string, args ...any) {
 	if !holds {
-		r.Broken = appendNew(r.Broken, fmt.Sprintf(format, args...))
+		r.Broken = append(r.Broken, fmt.Sprintf(format, args...))
 	}
-}
-
-// want demands that a count is no larger than wanted, but puts up with some
-// more.
-func (r *report) want(what string, got float64, wanted, more int) {
-	said := fmt.Sprintf("%s: %s, want %d", what, short(got), wanted)
-	switch {
-	case got > float64(wanted+more):
-		r.Broken = appendNew(r.Broken, said)
-	case got > float64(wanted):
-		r.NotYet = appendNew(r.NotYet, said)
-	}
-}
-
-func appendNew(list []string, s string) []string {
-	if slices.Contains(list, s) {
-		return list
-	}
-	return append(list, s)
 }
 
 func (r *report) broken() error {
@@ -154,8 +133,8 @@ func (r *report) print(to io.Writer) {
 		}
 	}
 	say("")
-	for _, want := range r.NotYet {
-		say("not yet: %s", want)
+	for _, name := range r.Unknown {
+		say("not measured: %s, which the binary does not know", name)
 	}
 	for _, broken := range r.Broken {
 		say("BROKEN: %s", broken)
