@@ -12,6 +12,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/store/registrytest"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
 	"github.com/countersign-dev/countersign/test/engine"
+	"github.com/countersign-dev/countersign/test/kubeyaml"
 )
 
 // TestL05_PolicyEditIsFollowed: a signer is taken out of the policy while all is
@@ -49,7 +50,7 @@ func TestL33_AuditLevelShows(t *testing.T) {
 		t.Errorf("no metric tells of AUDIT_ONLY:\n%s", figures)
 	}
 
-	objects, err := engine.ReadObjects(libraryDir + "/trusted-images/samples/pods.yaml")
+	objects, err := kubeyaml.Read(libraryDir + "/trusted-images/samples/pods.yaml")
 	must(t, err)
 	must(t, unstructured.SetNestedStringSlice(objects[0].Object, []string{"TRUSTED"}, "spec", "parameters", "allowedStatuses"))
 	must(t, s.engine.Apply(ctx, objects...))

@@ -1,12 +1,8 @@
 package engine
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/open-policy-agent/frameworks/constraint/pkg/core/templates"
@@ -16,45 +12,13 @@ import (
 	"github.com/open-policy-agent/gatekeeper/v3/pkg/mutation/mutators/assign"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/countersign-dev/countersign/test/kubeyaml"
 )
-
-// yamlBuffer is how far the YAML reader looks for the kind of document it has.
-const yamlBuffer = 4096
-
-// ReadObjects reads the objects of a YAML file in their order.
-func ReadObjects(path string) ([]*unstructured.Unstructured, error) {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	objects, err := ParseObjects(content)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return objects, nil
-}
-
-// ParseObjects reads YAML documents, one object each.
-func ParseObjects(content []byte) ([]*unstructured.Unstructured, error) {
-	var objects []*unstructured.Unstructured
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(content), yamlBuffer)
-	for {
-		object := &unstructured.Unstructured{}
-		switch err := decoder.Decode(object); {
-		case errors.Is(err, io.EOF):
-			return objects, nil
-		case err != nil:
-			return nil, err
-		case len(object.Object) > 0:
-			objects = append(objects, object)
-		}
-	}
-}
 
 // ApplyFile applies the objects of a YAML file.
 func (e *Engine) ApplyFile(ctx context.Context, path string) error {
-	objects, err := ReadObjects(path)
+	objects, err := kubeyaml.Read(path)
 	if err != nil {
 		return err
 	}

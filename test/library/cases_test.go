@@ -7,7 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/countersign-dev/countersign/test/engine"
+	"github.com/countersign-dev/countersign/test/kubeyaml"
 )
 
 // TestCases evaluates each file of trusted-images/cases.
@@ -48,7 +48,7 @@ func TestDefaults(t *testing.T) {
 // properties are those of the template's schema.
 func properties(t *testing.T) map[string]any {
 	t.Helper()
-	objects, err := engine.ReadObjects(file("trusted-images", "template.yaml"))
+	objects, err := kubeyaml.Read(file("trusted-images", "template.yaml"))
 	must(t, err)
 	found, ok, err := unstructured.NestedMap(objects[0].Object, "spec", "crd", "spec", "validation", "openAPIV3Schema", "properties")
 	must(t, err)

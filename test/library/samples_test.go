@@ -8,6 +8,7 @@ import (
 
 	"github.com/countersign-dev/countersign/test/engine"
 	"github.com/countersign-dev/countersign/test/fake"
+	"github.com/countersign-dev/countersign/test/kubeyaml"
 )
 
 const refusal = "registry.example.com/cart:1.4: no signature found"
@@ -122,7 +123,7 @@ func TestProviderSamples(t *testing.T) {
 		"trusted-images": {"countersign", "https://countersign.countersign-system.svc:8443/v1/verify", 2},
 		"pin-digests":    {"countersign-mutation", "https://countersign.countersign-system.svc:8443/v1/mutate", 1},
 	} {
-		objects, err := engine.ReadObjects(file(policy, "samples", "provider.yaml"))
+		objects, err := kubeyaml.Read(file(policy, "samples", "provider.yaml"))
 		must(t, err)
 		url, _, _ := unstructured.NestedString(objects[0].Object, "spec", "url")
 		timeout, _, _ := unstructured.NestedInt64(objects[0].Object, "spec", "timeout")
@@ -135,7 +136,7 @@ func TestProviderSamples(t *testing.T) {
 // sample is the only object of a sample.
 func sample(t *testing.T, name string) *unstructured.Unstructured {
 	t.Helper()
-	objects, err := engine.ReadObjects(file("trusted-images", "samples", name))
+	objects, err := kubeyaml.Read(file("trusted-images", "samples", name))
 	must(t, err)
 	if len(objects) != 1 {
 		t.Fatalf("%s has %d objects", name, len(objects))

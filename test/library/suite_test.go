@@ -16,6 +16,7 @@ import (
 
 	"github.com/countersign-dev/countersign/test/engine"
 	"github.com/countersign-dev/countersign/test/fake"
+	"github.com/countersign-dev/countersign/test/kubeyaml"
 	"github.com/countersign-dev/countersign/test/pki"
 )
 
@@ -73,7 +74,7 @@ func (s *suite) apply(t *testing.T, path ...string) {
 
 // applyTemplate applies the template of trusted-images, or a changed one.
 func (s *suite) applyTemplate(ctx context.Context, source string) error {
-	objects, err := engine.ParseObjects([]byte(source))
+	objects, err := kubeyaml.Parse([]byte(source))
 	if err != nil {
 		return err
 	}
@@ -84,7 +85,7 @@ func (s *suite) applyTemplate(ctx context.Context, source string) error {
 // schema.
 func (s *suite) applyBare(ctx context.Context, source string) error {
 	source = strings.NewReplacer(strings.ToLower(kind), strings.ToLower(bareKind), kind, bareKind).Replace(source)
-	objects, err := engine.ParseObjects([]byte(source))
+	objects, err := kubeyaml.Parse([]byte(source))
 	if err != nil {
 		return err
 	}
