@@ -12,7 +12,7 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 
 export GOTOOLCHAIN := local
 
-.PHONY: help run test lint build bench e2e generate fuzz clean
+.PHONY: help run test lint build bench e2e tools generate fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,7 @@ run: ## see it happen: a registry, the provider, Gatekeeper's engine, pods (ONCE
 
 test: ## see it proved: every test, with the race detector
 	go test -race ./...
-	cd test && go test -race ./...
+	cd test && go test -race -short ./...
 
 lint: $(GOLANGCI) ## go vet and golangci-lint, for the product and for test/
 	go vet ./...
@@ -37,9 +37,12 @@ build: ## build bin/countersign, static and stripped
 bench: build ## measure the real binary beside an echo provider, in 4 minutes (BENCH=-short, BENCH=-json)
 	cd test && COUNTERSIGN=$(CURDIR)/$(BIN) go run ./bench $(BENCH)
 
-e2e: ## pods to registry through Gatekeeper's engines, 3.23 and 3.20, and the real binary
-	cd test && go test -race -count=1 -v ./decisions
+e2e: tools ## pods to registry: a real API server and Gatekeeper, and the engines of 3.23 and 3.20
+	cd test && go test -race -count=1 -v ./decisions ./e2e
 	cd test && go test -modfile=gatekeeper320.mod -tags gatekeeper320 -count=1 -v ./library
+
+tools: ## build what the cluster tests run: etcd, Kubernetes, Gatekeeper (kept in the cache)
+	cd test && go run ./tools/build
 
 generate: ## make generated files anew
 	go generate ./...

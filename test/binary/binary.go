@@ -55,9 +55,10 @@ type Options struct {
 	Dir string
 	// Config is the policy file or directory.
 	Config string
-	// Authority signs the server's certificate, and is the one whose clients the
-	// server lets in.
+	// Authority signs the server's certificate.
 	Authority *pki.Authority
+	// ClientAuthority is the one whose clients the server lets in; Authority when nil.
+	ClientAuthority *pki.Authority
 	// Listen is the provider's address; a free loopback port when empty.
 	Listen string
 	// Args are further flags.
@@ -85,8 +86,11 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.ClientAuthority == nil {
+		o.ClientAuthority = o.Authority
+	}
 	clientCA := filepath.Join(o.Dir, "gatekeeper-ca.crt")
-	if err := os.WriteFile(clientCA, o.Authority.PEM, 0o600); err != nil {
+	if err := os.WriteFile(clientCA, o.ClientAuthority.PEM, 0o600); err != nil {
 		return nil, err
 	}
 	if o.Listen == "" {
