@@ -1,8 +1,12 @@
 package main
 
 import (
+	"fmt"
+	"runtime"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/countersign-dev/countersign/internal/store/registrytest"
 )
@@ -59,5 +63,123 @@ func TestATokenIsFetchedOncePerScope(t *testing.T) {
 	}
 	if len(s.registry.Tokens()) != 1 {
 		t.Errorf("scopes %v, want one", s.registry.Tokens())
+	}
+}
+
+// aWhile is how long the registry takes: long enough that what is asked together
+// is seen to be.
+const aWhile = 20 * time.Millisecond
+
+// TestRequestsOfACosignDecision pins the same for Cosign, which may have left a
+// signature in either of two places. Where nothing is known of a registry both
+// are asked at once, so that neither waits for the other; then the one is asked
+// first from which proof came, and the other only when that proves nothing. The
+// first question to a host goes alone: it may have to be answered with a token.
+func TestRequestsOfACosignDecision(t *testing.T) {
+	const (
+		tag    = "cosign cart:1.4 by=ci as=tag"
+		bundle = "cosign cart:1.4 by=ci as=bundle"
+		// What the provider knows: an image of the same repository, or of another.
+		knownTag    = "image cart:1.3\ncosign cart:1.3 by=ci as=tag"
+		knownBundle = "image cart:1.3\ncosign cart:1.3 by=ci as=bundle"
+		elsewhere   = "image till:1.3\ncosign till:1.3 by=ci as=tag"
+	)
+	cosign := "\n      - {name: ci, cosign: {transparencyLog: ignored, keys: [{name: ci, file: ci.pub}]}}\n"
+	either := trusting("wabbit") + cosign
+	both := strings.Replace(either, "    any:\n", "    all:\n", 1)
+	noAPI := registrytest.Options{NoReferrersAPI: true}
+	for _, test := range []struct {
+		name, policy, known, content string
+		options                      registrytest.Options
+		tag                          bool
+		requests, sequential         int
+	}{
+		{name: ".sig", known: knownTag, content: tag, requests: 2, sequential: 2},
+		{name: ".sig, by tag", known: knownTag, content: tag, tag: true, requests: 3, sequential: 3},
+		{name: ".sig, no referrers API", known: knownTag, content: tag, options: noAPI, requests: 2, sequential: 2},
+		{name: ".sig, known of another repository", known: elsewhere, content: tag, requests: 2, sequential: 2},
+		{name: ".sig, nothing known", content: tag, requests: 3, sequential: 3},
+		{name: ".sig, bundles known", known: knownBundle, content: tag, requests: 3, sequential: 3},
+		{name: ".sig of ten signers", known: knownTag, content: "cosign cart:1.4 by=mallory as=tag n=9\n" + tag, requests: 11, sequential: 3},
+		{name: "bundle", known: knownBundle, content: bundle, requests: 3, sequential: 3},
+		{name: "bundle, by tag", known: knownBundle, content: bundle, tag: true, requests: 4, sequential: 4},
+		{name: "bundle, fallback tag only", known: knownBundle, content: bundle, options: noAPI, requests: 3, sequential: 3},
+		{name: "bundle, nothing known", content: bundle, requests: 4, sequential: 4},
+		{name: "bundle, .sig known", known: knownTag, content: bundle, requests: 4, sequential: 4},
+		{name: "referrer of Cosign's own format", known: knownBundle, content: "cosign cart:1.4 by=ci as=referrer", requests: 3, sequential: 3},
+		{name: "both schemes, both wanted", policy: both, content: "sign cart:1.4 by=wabbit\n" + tag, requests: 5, sequential: 4},
+		{name: "both schemes, one wanted", policy: either, content: "sign cart:1.4 by=wabbit\n" + tag, requests: 5, sequential: 4},
+		{name: "both schemes, bundle and envelope", policy: both, known: knownBundle + "\nsign cart:1.3 by=wabbit", content: "sign cart:1.4 by=wabbit\n" + bundle, requests: 5, sequential: 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			policy := test.policy
+			if policy == "" {
+				policy = trustingKeys("ignored", "ci")
+			}
+			test.options.Latency = aWhile
+			s := newScene(t, test.options, policy)
+			s.run(t, "image cart:1.4\n"+test.content+"\n"+test.known)
+			if test.known != "" {
+				expect(t, s.verify(t, strings.Fields(test.known)[1]), "TRUSTED/TRUSTED")
+			}
+			image := "cart:1.4"
+			if !test.tag {
+				image = "cart@" + s.images["cart:1.4"].Digest.String()
+			}
+			s.registry.Reset()
+			expect(t, s.verify(t, image), "TRUSTED/TRUSTED")
+			if n := len(s.registry.Requests()); n > test.requests {
+				t.Errorf("cold: %d requests, at most %d: %v", n, test.requests, s.registry.Requests())
+			}
+			if n := s.registry.RoundTrips(); n > test.sequential {
+				t.Errorf("cold: %d in sequence, at most %d: %v", n, test.sequential, s.registry.Requests())
+			}
+			s.registry.Reset()
+			expect(t, s.verify(t, image), "TRUSTED/TRUSTED")
+			if n := len(s.registry.Requests()); n > 0 {
+				t.Errorf("warm: %v", s.registry.Requests())
+			}
+		})
+	}
+}
+
+// TestADenialAskedEverywhere: where proof came from before says where to look
+// first, and never that nothing is elsewhere.
+func TestADenialAskedEverywhere(t *testing.T) {
+	s := newScene(t, registrytest.Options{}, trustingKeys("ignored", "ci"))
+	s.run(t, "image cart:1.3\ncosign cart:1.3 by=ci as=tag\nimage cart:1.4")
+	expect(t, s.verify(t, "cart:1.3"), "TRUSTED/TRUSTED")
+	s.registry.Reset()
+	expect(t, s.verify(t, "cart:1.4"), "UNKNOWN/SIGNATURE_NOT_FOUND")
+	asked := fmt.Sprint(s.registry.Requests())
+	hex := s.images["cart:1.4"].Digest.Encoded()
+	for _, place := range []string{"/manifests/sha256-" + hex + ".sig ", "/referrers/sha256:" + hex + " ", "/manifests/sha256-" + hex + " ", "HEAD /v2/cart/manifests/"} {
+		if strings.Count(asked, place) != 1 {
+			t.Errorf("%d times asked for %s: %s", strings.Count(asked, place), place, asked)
+		}
+	}
+}
+
+// TestFiftySignaturesAreFewRequestsAtATime: nobody's flood of signatures is one
+// of requests.
+func TestFiftySignaturesAreFewRequestsAtATime(t *testing.T) {
+	for _, as := range []string{"tag", "referrer", "bundle"} {
+		t.Run(as, func(t *testing.T) {
+			s := newScene(t, registrytest.Options{}, trustingKeys("ignored", "ci"))
+			s.run(t, "image cart:1.4\ncosign cart:1.4 by=mallory n=49 as="+as+"\ncosign cart:1.4 by=ci as="+as)
+			release := make(chan struct{})
+			s.registry.SetFault(registrytest.On("/blobs/", registrytest.Hang(release)))
+			go func() {
+				for s.registry.InFlight() < 8 {
+					runtime.Gosched()
+				}
+				close(release)
+			}()
+			s.registry.Reset()
+			expect(t, s.verify(t, "cart:1.4"), "TRUSTED/TRUSTED")
+			if n := s.registry.MaxInFlight(); n > 16 {
+				t.Errorf("%d requests at a time", n)
+			}
+		})
 	}
 }

@@ -13,18 +13,24 @@ import (
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
-// list is all that may be a candidate of a subject: referrers in the
-// registry's order, then tags in the order of the suffixes. It is shared: not
-// to be changed.
+// list is all that may be a candidate of a subject in the places that were
+// asked: referrers in the registry's order, then tags in the order of the suffixes.
 type list struct {
 	entries []entry
-	errs    []error // what concerns the whole list
-	made    time.Time
+	errs    []error   // what concerns the whole list
+	made    time.Time // when its oldest part was
+	keys    []string  // of its parts, in memory
 }
 
-func (l *list) cost() int64 {
+// part is what one place holds, as it is remembered. It is shared: not to be changed.
+type part struct {
+	listing
+	made time.Time
+}
+
+func (p *part) cost() int64 {
 	var bytes int
-	for _, e := range l.entries {
+	for _, e := range p.entries {
 		bytes += 250 + len(e.descriptor.MediaType) + len(e.descriptor.Digest) + len(e.descriptor.ArtifactType)
 	}
 	return int64(bytes)
@@ -42,13 +48,8 @@ type found struct {
 func (v *View) Candidates(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted) iter.Seq2[verifier.Candidate, error] {
 	return func(yield func(verifier.Candidate, error) bool) {
 		c := v.client(subject.Reference.Registry)
-		key := c.key(append([]string{"list", subject.Reference.Repository, subject.Digest.String(), strings.Join(wanted.ArtifactTypes, ",")}, wanted.TagSuffixes...)...)
 		for begun := time.Now(); ; {
-			l, err := v.list(ctx, c, key, subject, wanted)
-			if err != nil {
-				yield(verifier.Candidate{}, gaveUp(c.host, err))
-				return
-			}
+			l := v.list(ctx, c, subject, wanted)
 			none := true
 			for f := range v.read(ctx, c, l, subject, wanted) {
 				if f.skip {
@@ -59,25 +60,21 @@ func (v *View) Candidates(ctx context.Context, subject verifier.Subject, wanted 
 					return
 				}
 			}
-			if err := ctx.Err(); err != nil {
+			if ctx.Err() != nil {
 				yield(verifier.Candidate{}, gaveUp(c.host, context.Cause(ctx)))
 				return
 			}
 			if none && l.made.Before(begun) && time.Since(l.made) > v.store.options.EmptyListTTL {
 				// Something was listed and none of it was wanted: like an empty
 				// list, that is believed for a few seconds only.
-				v.store.lists.Delete(key)
+				for _, key := range l.keys {
+					v.store.lists.Delete(key)
+				}
 				continue
 			}
 			for _, err := range l.errs {
-				none = false
 				if !yield(verifier.Candidate{}, err) {
 					return
-				}
-			}
-			if none {
-				if err := c.exists(ctx, subject.Reference.Repository, subject.Digest); err != nil {
-					yield(verifier.Candidate{}, gaveUp(c.host, err))
 				}
 			}
 			return
@@ -85,65 +82,141 @@ func (v *View) Candidates(ctx context.Context, subject verifier.Subject, wanted 
 	}
 }
 
-// list gives the list, from memory or from the registry, asked once for all
-// who want it now.
-func (v *View) list(ctx context.Context, c *client, key string, subject verifier.Subject, wanted verifier.Wanted) (*list, error) {
-	s := v.store
-	if l, ok := s.lists.Get(key); ok {
-		return l, nil
+// Exists implements verifier.Store.
+func (v *View) Exists(ctx context.Context, subject verifier.Subject) error {
+	c := v.client(subject.Reference.Registry)
+	if err := c.exists(ctx, subject.Reference.Repository, subject.Digest); err != nil {
+		return gaveUp(c.host, err)
 	}
-	return s.listFlights.Do(ctx, key, s.options.Budget, func(ctx context.Context) (*list, error) {
-		if l, ok := s.lists.Get(key); ok {
-			return l, nil
+	return nil
+}
+
+// list asks the wanted places at the same time.
+func (v *View) list(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) *list {
+	var ways []func() (*part, []string)
+	switch {
+	case len(wanted.ArtifactTypes) == 0:
+	case wanted.Leftovers:
+		ways = append(ways, func() (*part, []string) { return v.leftovers(ctx, c, subject, wanted) })
+	default:
+		ways = append(ways, func() (*part, []string) { return v.referrers(ctx, c, subject, wanted) })
+	}
+	for _, suffix := range wanted.TagSuffixes {
+		ways = append(ways, func() (*part, []string) { return v.suffixed(ctx, c, subject, suffix) })
+	}
+	l := &list{made: time.Now()}
+	parts, keys := together(ways)
+	for i, p := range parts {
+		l.entries = append(l.entries, p.entries...)
+		l.keys = append(l.keys, keys[i]...)
+		if p.err != nil {
+			l.errs = append(l.errs, p.err)
 		}
-		l := c.list(ctx, subject, wanted)
-		ttl := s.options.ListTTL
-		if len(l.entries) == 0 || len(l.errs) > 0 {
-			ttl = s.options.EmptyListTTL
+		if p.made.Before(l.made) {
+			l.made = p.made
 		}
-		for _, err := range l.errs {
-			// That there is too much is a fact about the list; all else is a
-			// failure to read it, and is not remembered.
-			if verifier.AsError(err).Reason != verifier.ReasonLimitExceeded {
-				return l, nil
-			}
+	}
+	return l
+}
+
+// referrers gives what is attached to the subject: by the referrers API, or by
+// the tag schema where there is none.
+//
+// Whether there is an API is remembered, to save a request. The memory decides
+// only what is asked first: before "nothing is attached" both were asked, the
+// tag as leftovers where there is an API.
+func (v *View) referrers(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, []string) {
+	api, known := v.store.referrersAPI.Get(c.key())
+	var keys []string
+	if known && !api {
+		p, key := v.byTag(ctx, c, subject, wanted)
+		if len(p.entries) > 0 || p.err != nil {
+			return p, []string{key}
 		}
-		s.lists.Put(key, l, l.cost(), l.made.Add(ttl))
-		return l, nil
+		keys = append(keys, key)
+	}
+	p, key := v.byAPI(ctx, c, subject, wanted)
+	keys = append(keys, key)
+	if len(p.entries) > 0 || p.err != nil || !p.noAPI || known && !api {
+		return p, keys
+	}
+	p, key = v.byTag(ctx, c, subject, wanted)
+	return p, append(keys, key)
+}
+
+// leftovers gives what clients left under the tag before the registry was given
+// the API: registries do not move it.
+func (v *View) leftovers(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, []string) {
+	if api, known := v.store.referrersAPI.Get(c.key()); known && !api {
+		return &part{made: time.Now()}, nil // referrers gave it
+	}
+	p, key := v.byTag(ctx, c, subject, wanted)
+	return p, []string{key}
+}
+
+func (v *View) byAPI(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, string) {
+	return v.part(ctx, c, subject, "api "+strings.Join(wanted.ArtifactTypes, ","), func(ctx context.Context) listing {
+		return c.referrersByAPI(ctx, subject.Reference.Repository, subject.Digest, wanted)
 	})
 }
 
-// list asks for referrers and tags at the same time.
-func (c *client) list(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted) *list {
-	repository := subject.Reference.Repository
-	var ways []func() listing
-	if len(wanted.ArtifactTypes) > 0 {
-		ways = append(ways, func() listing { return c.referrers(ctx, repository, subject.Digest, wanted) })
+func (v *View) byTag(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, string) {
+	return v.part(ctx, c, subject, "tag "+strings.Join(wanted.ArtifactTypes, ","), func(ctx context.Context) listing {
+		return c.referrersByTag(ctx, subject.Reference.Repository, subject.Digest, wanted)
+	})
+}
+
+func (v *View) suffixed(ctx context.Context, c *client, subject verifier.Subject, suffix string) (*part, []string) {
+	p, key := v.part(ctx, c, subject, "suffix "+suffix, func(ctx context.Context) listing {
+		return c.suffixed(ctx, subject.Reference.Repository, subject.Digest, suffix)
+	})
+	return p, []string{key}
+}
+
+// part gives what one place holds, from memory or from the registry, asked once
+// for all who want it now, and its key in memory.
+func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, place string, ask func(context.Context) listing) (*part, string) {
+	s := v.store
+	key := c.key("list", subject.Reference.Repository, subject.Digest.String(), place)
+	if p, ok := s.lists.Get(key); ok {
+		return p, key
 	}
-	for _, suffix := range wanted.TagSuffixes {
-		ways = append(ways, func() listing { return c.suffixed(ctx, repository, subject.Digest, suffix) })
-	}
-	l := &list{}
-	for _, part := range together(ways) {
-		l.entries = append(l.entries, part.entries...)
-		if part.err != nil {
-			l.errs = append(l.errs, part.err)
+	p, err := s.listFlights.Do(ctx, key, s.options.Budget, func(ctx context.Context) (*part, error) {
+		if p, ok := s.lists.Get(key); ok {
+			return p, nil
 		}
+		p := &part{listing: ask(ctx), made: time.Now()}
+		ttl := s.options.ListTTL
+		if len(p.entries) == 0 || p.err != nil {
+			ttl = s.options.EmptyListTTL
+		}
+		// That there is too much is a fact about the list; all else is a failure
+		// to read it, and is not remembered.
+		if p.err == nil || verifier.AsError(p.err).Reason == verifier.ReasonLimitExceeded {
+			s.lists.Put(key, p, p.cost(), p.made.Add(ttl))
+		}
+		return p, nil
+	})
+	if err != nil {
+		return &part{listing: listing{err: gaveUp(c.host, err)}, made: time.Now()}, key
 	}
-	l.made = time.Now()
-	return l
+	return p, key
 }
 
 // together runs all and gives their results in order. A panic reaches the
 // caller, whose flight knows what to do with it.
-func together(ways []func() listing) []listing {
-	results := make([]listing, len(ways))
+func together(ways []func() (*part, []string)) ([]*part, [][]string) {
+	parts, keys := make([]*part, len(ways)), make([][]string, len(ways))
+	if len(ways) == 1 {
+		parts[0], keys[0] = ways[0]()
+		return parts, keys
+	}
 	panics := make([]any, len(ways))
 	var wait sync.WaitGroup
 	for i, way := range ways {
 		wait.Go(func() {
 			defer func() { panics[i] = recover() }()
-			results[i] = way()
+			parts[i], keys[i] = way()
 		})
 	}
 	wait.Wait()
@@ -152,7 +225,7 @@ func together(ways []func() listing) []listing {
 			panic(p)
 		}
 	}
-	return results
+	return parts, keys
 }
 
 // read gives the list's candidates in its order. What is in memory is given at
@@ -203,7 +276,7 @@ func ahead(ctx context.Context, entries []entry, work func(context.Context, entr
 // candidate fetches and judges one entry.
 func (v *View) candidate(ctx context.Context, c *client, e entry, subject verifier.Subject, wanted verifier.Wanted) found {
 	d := e.descriptor
-	unread := verifier.Candidate{Descriptor: d, Source: e.source}
+	unread := verifier.Candidate{Descriptor: d, Source: e.source, TagSuffix: e.suffix}
 	if !undetermined(d.ArtifactType) {
 		unread.ArtifactType = d.ArtifactType
 	}
@@ -257,6 +330,7 @@ func judge(e entry, m *manifest, subject verifier.Subject, wanted verifier.Wante
 		Manifest:     m.content,
 		ArtifactType: m.artifactType,
 		Source:       e.source,
+		TagSuffix:    e.suffix,
 	}}
 	attached := e.source != verifier.SourceTagSuffix
 	mismatch := m.about(subject.Digest)

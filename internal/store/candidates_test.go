@@ -326,11 +326,12 @@ func TestAnOlderAPIIsNoAPI(t *testing.T) {
 
 func TestOneWayThatFailsDoesNotHideTheOther(t *testing.T) {
 	r := registrytest.Start(t, registrytest.Options{})
-	v := open(t, store.New(quick()), r, nil)
 	image := r.PushImage(repo, "v1")
 	r.AttachReferrer(repo, image, notation(1))
 	r.PushArtifact(repo, "sha256-"+image.Digest.Encoded()+".sig", r.Build(repo, notation(2)))
+	var v *store.View
 	for path, source := range map[string]verifier.Source{"/referrers/": verifier.SourceTagSuffix, ".sig": verifier.SourceReferrersAPI} {
+		v = open(t, store.New(quick()), r, nil)
 		r.SetFault(registrytest.On(path, registrytest.Status(500)))
 		got := look(t.Context(), v, subjectOf(r, image), both)
 		if len(got.candidates) != 1 || got.candidates[0].Source != source || !slices.Equal(got.list, []verifier.Reason{verifier.ReasonRegistryUnreachable}) {

@@ -70,7 +70,8 @@ func TestL02_TheRegistryDoesNotChooseTheDigest(t *testing.T) {
 		}},
 		{"Docker-Content-Digest of a referrers tag", "/manifests/sha256-", func(v *store.View, r *registrytest.Registry, image ocispec.Descriptor) error {
 			r.PushReferrersTag(repo, image.Digest)
-			for _, err := range v.Candidates(t.Context(), subjectOf(r, image), signatures) {
+			leftovers := verifier.Wanted{ArtifactTypes: signatures.ArtifactTypes, Leftovers: true}
+			for _, err := range v.Candidates(t.Context(), subjectOf(r, image), leftovers) {
 				return err
 			}
 			return nil

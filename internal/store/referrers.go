@@ -23,42 +23,26 @@ import (
 type listing struct {
 	entries []entry
 	err     error
+	noAPI   bool // the registry did not speak as one with the referrers API
 }
 
 // entry is one line of a list: where a candidate's manifest is.
 type entry struct {
 	descriptor ocispec.Descriptor // media type, digest, size and artifact type as listed
 	source     verifier.Source
+	suffix     string // of the tag, for verifier.SourceTagSuffix
 }
 
-// referrers lists what is attached to the subject: by the referrers API, and
-// by the tag schema where there is none or where the API knows of nothing that
-// is wanted, because a registry that was given the API does not move what
-// older clients had left under the tag.
-//
-// Whether there is an API is remembered, to save a request. The memory decides
-// only what is asked first: before "nothing is attached" both were asked.
-func (c *client) referrers(ctx context.Context, repository string, subject digest.Digest, wanted verifier.Wanted) listing {
-	api, known := c.store.referrersAPI.Get(c.key())
-	tagFirst := known && !api
-	if tagFirst {
-		if l := c.referrersByTag(ctx, repository, subject, wanted); len(l.entries) > 0 || l.err != nil {
-			return l
-		}
-	}
-	l, status := c.referrersByAPI(ctx, repository, subject, wanted)
-	if status == apiSpoken || (status == apiAbsent && !known) {
+// referrersByAPI follows the API's pages.
+// https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-referrers
+func (c *client) referrersByAPI(ctx context.Context, repository string, subject digest.Digest, wanted verifier.Wanted) listing {
+	_, known := c.store.referrersAPI.Get(c.key())
+	l, status := c.pages(ctx, repository, subject, wanted)
+	if status == apiSpoken || status == apiAbsent && !known {
 		c.store.referrersAPI.Put(c.key(), status == apiSpoken, 1, time.Now().Add(c.store.options.ReferrersAPITTL))
 	}
-	if len(l.entries) > 0 || l.err != nil || tagFirst {
-		return l
-	}
-	if status == apiSpoken && len(wanted.TagSuffixes) == 0 {
-		// Most likely nothing is attached, and then it will be asked whether the
-		// image is there: at the same time, not later.
-		go func() { _ = c.exists(ctx, repository, subject) }()
-	}
-	return c.referrersByTag(ctx, repository, subject, wanted)
+	l.noAPI = status != apiSpoken
+	return l
 }
 
 type apiStatus int
@@ -69,9 +53,7 @@ const (
 	apiAbsent
 )
 
-// referrersByAPI follows the API's pages.
-// https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#listing-referrers
-func (c *client) referrersByAPI(ctx context.Context, repository string, subject digest.Digest, wanted verifier.Wanted) (listing, apiStatus) {
+func (c *client) pages(ctx context.Context, repository string, subject digest.Digest, wanted verifier.Wanted) (listing, apiStatus) {
 	at := c.endpoint(repository, "referrers/"+subject.String())
 	if len(wanted.ArtifactTypes) == 1 && wanted.ArtifactTypes[0] != verifier.AnyArtifactType {
 		at.RawQuery = url.Values{"artifactType": wanted.ArtifactTypes}.Encode()
@@ -156,7 +138,7 @@ func (c *client) suffixed(ctx context.Context, repository string, subject digest
 	}
 	m := decodeManifest(d.MediaType, body)
 	c.store.manifests.Put(manifestKey(*d), m, m.cost(), forever())
-	return listing{entries: []entry{{*d, verifier.SourceTagSuffix}}}
+	return listing{entries: []entry{{*d, verifier.SourceTagSuffix, suffix}}}
 }
 
 // listed is what makes two lines of a list one.
@@ -255,10 +237,10 @@ func (l *collector) take(d ocispec.Descriptor) {
 		l.seen = map[listed]bool{}
 	}
 	l.seen[line] = true
-	l.entries = append(l.entries, entry{d, l.source})
+	l.entries = append(l.entries, entry{d, l.source, ""})
 }
 
-func (l *collector) end(err error) listing { return listing{l.entries, err} }
+func (l *collector) end(err error) listing { return listing{entries: l.entries, err: err} }
 
 func (c *client) badList(err error) error {
 	switch {

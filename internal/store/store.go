@@ -129,7 +129,7 @@ type Store struct {
 	blobs     *cache.Cache[[]byte]        // by digest
 	tags      *cache.Cache[digest.Digest] // by view, repository:tag
 	subjects  *cache.Cache[struct{}]      // by view, repository@digest: it exists
-	lists     *cache.Cache[*list]         // by view, repository@digest, wanted
+	lists     *cache.Cache[*part]         // by view, repository@digest, place
 
 	gates        *cache.Cache[gate]          // by host
 	referrersAPI *cache.Cache[bool]          // by view, host: there is one
@@ -140,7 +140,7 @@ type Store struct {
 	blobFlights     flight.Group[[]byte]
 	tagFlights      flight.Group[digest.Digest]
 	subjectFlights  flight.Group[struct{}]
-	listFlights     flight.Group[*list]
+	listFlights     flight.Group[*part]
 	tokenFlights    flight.Group[authorization]
 
 	mu         sync.Mutex // guards all below
@@ -157,7 +157,7 @@ func New(options Options) *Store {
 		blobs:        cache.New[[]byte](options.ContentBytes / 2),
 		tags:         cache.New[digest.Digest](tagBytes),
 		subjects:     cache.New[struct{}](tagBytes),
-		lists:        cache.New[*list](options.ListBytes),
+		lists:        cache.New[*part](options.ListBytes),
 		gates:        cache.New[gate](hostBytes),
 		referrersAPI: cache.New[bool](hostBytes),
 		challenges:   cache.New[challenge](hostBytes),

@@ -84,15 +84,28 @@ func (s seen) digests() []digest.Digest {
 	return list
 }
 
+// look asks as the Chain does: what is left under the tag, and whether the image is
+// there, when there is nothing else.
 func look(ctx context.Context, v *store.View, subject verifier.Subject, wanted verifier.Wanted) seen {
 	var s seen
-	for c, err := range v.Candidates(ctx, subject, wanted) {
-		switch {
-		case err == nil:
-			s.candidates = append(s.candidates, c)
-		case c.Descriptor.Digest != "" || c.Descriptor.MediaType != "" || c.Descriptor.Size != 0:
-			s.broken = append(s.broken, reason(err))
-		default:
+	take := func(wanted verifier.Wanted) {
+		for c, err := range v.Candidates(ctx, subject, wanted) {
+			switch {
+			case err == nil:
+				s.candidates = append(s.candidates, c)
+			case c.Descriptor.Digest != "" || c.Descriptor.MediaType != "" || c.Descriptor.Size != 0:
+				s.broken = append(s.broken, reason(err))
+			default:
+				s.list = append(s.list, reason(err))
+			}
+		}
+	}
+	take(wanted)
+	if s.empty() && len(wanted.ArtifactTypes) > 0 {
+		take(verifier.Wanted{ArtifactTypes: wanted.ArtifactTypes, Leftovers: true})
+	}
+	if s.empty() {
+		if err := v.Exists(ctx, subject); err != nil {
 			s.list = append(s.list, reason(err))
 		}
 	}

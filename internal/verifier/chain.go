@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/countersign-dev/countersign/internal/flight"
 )
 
@@ -127,7 +129,27 @@ func (c *Chain) Discover(ctx context.Context, ref Reference) (Subject, iter.Seq2
 	if err != nil {
 		return Subject{}, nil, err
 	}
-	return subject, c.store.Candidates(ctx, subject, Wanted{ArtifactTypes: []string{AnyArtifactType}, TagSuffixes: c.wanted.TagSuffixes}), nil
+	wanted := Wanted{ArtifactTypes: []string{AnyArtifactType}, TagSuffixes: c.wanted.TagSuffixes}
+	return subject, func(yield func(Candidate, error) bool) {
+		seen := map[digest.Digest]bool{}
+		for _, ask := range []Wanted{wanted, {ArtifactTypes: wanted.ArtifactTypes, Leftovers: true}} {
+			for candidate, err := range c.store.Candidates(ctx, subject, ask) {
+				if d := candidate.Descriptor.Digest; ask.Leftovers && seen[d] {
+					continue
+				}
+				seen[candidate.Descriptor.Digest] = true
+				if !yield(candidate, err) {
+					return
+				}
+			}
+		}
+		if len(seen) > 0 {
+			return
+		}
+		if err := c.store.Exists(ctx, subject); err != nil {
+			yield(Candidate{}, err)
+		}
+	}, nil
 }
 
 // interrupted explains why no decision was there in time.

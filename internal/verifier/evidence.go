@@ -29,6 +29,8 @@ type Candidate struct {
 	// config's media type (image-spec, "Guidelines for Artifact Usage").
 	ArtifactType string
 	Source       Source
+	// TagSuffix led to it, when Source is SourceTagSuffix.
+	TagSuffix string
 }
 
 // AnyArtifactType asks for all referrers, where it is the only one wanted.
@@ -40,6 +42,10 @@ type Wanted struct {
 	ArtifactTypes []string
 	// TagSuffixes of tags made from the subject's digest, ".sig" for sha256-….sig.
 	TagSuffixes []string
+	// Leftovers asks for the referrers that clients left under the tag of the
+	// referrers tag schema before the registry was given the referrers API, and
+	// not for those that it lists. The Chain sets it, no Verifier does.
+	Leftovers bool
 }
 
 // Evidence is a candidate handed to a scheme with the means to read its blobs.
@@ -123,9 +129,11 @@ type Store interface {
 	// as one stream in a stable order. A pair with an error and a descriptor is
 	// one candidate that could not be read or is not about the subject; the
 	// stream goes on. A pair with an error and a zero Candidate concerns the
-	// whole list. If there is no candidate at all and the image does not exist,
-	// it says so with ReasonImageNotFound.
+	// whole list.
 	Candidates(context.Context, Subject, Wanted) iter.Seq2[Candidate, error]
+	// Exists is nil when the registry has the subject, and ReasonImageNotFound
+	// when it has not.
+	Exists(context.Context, Subject) error
 	// Fetch reads the whole blob or manifest.
 	Fetch(context.Context, Subject, ocispec.Descriptor) ([]byte, error)
 }

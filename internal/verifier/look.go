@@ -1,12 +1,15 @@
 package verifier
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -28,27 +31,110 @@ type task struct {
 	unread    *Error // why the candidate could not be read, or nil
 }
 
-// look verifies candidates wave by wave until they end or, unless all must be
-// seen, until what was proved is enough.
+// search is one look at a subject.
+type search struct {
+	subject    Subject
+	exhaustive bool
+	seen       *observations
+	tried      map[*Check]int
+	fetch      func(context.Context, ocispec.Descriptor) ([]byte, error)
+	// found tells in which place a candidate was seen first.
+	found map[digest.Digest]place
+}
+
+// look verifies candidates until they end or, unless all must be seen, until
+// what was proved is enough.
 func (c *Chain) look(ctx context.Context, subject Subject, exhaustive bool) *observations {
-	seen := &observations{reports: map[*Check][]Report{}, capped: map[*Check]*Error{}}
-	next, stop := iter.Pull2(c.store.Candidates(ctx, subject, c.wanted))
+	s := &search{
+		subject: subject, exhaustive: exhaustive,
+		seen:  &observations{reports: map[*Check][]Report{}, capped: map[*Check]*Error{}},
+		tried: map[*Check]int{}, fetch: c.boundedFetch(subject), found: map[digest.Digest]place{},
+	}
+	stages := c.stages(subject, exhaustive)
+	exists := func() error { return c.store.Exists(ctx, subject) }
+	for i, stage := range stages {
+		if stage[0].leftovers && s.hasReferrers() {
+			continue // who moved to the API moved what counts
+		}
+		if i > 0 && i == len(stages)-1 && s.nothing() {
+			exists = ahead(exists) // most likely nothing is there, and this is asked next
+		}
+		if c.lookAt(ctx, s, stage) {
+			c.memory.foundAt(subject, c.wanted, s.proofs())
+			return s.seen
+		}
+	}
+	if s.nothing() {
+		if err := exists(); err != nil {
+			s.seen.list = undecidedError(err)
+		}
+	}
+	s.sort(c.wanted.places())
+	return s.seen
+}
+
+// lookAt verifies wave by wave what is in the places, and reports whether it
+// was enough.
+func (c *Chain) lookAt(ctx context.Context, s *search, places []place) (enough bool) {
+	next, stop := iter.Pull2(c.store.Candidates(ctx, s.subject, c.wanted.at(places)))
 	defer stop()
-	fetch := c.boundedFetch(subject)
-	tried := map[*Check]int{}
-	for {
-		tasks, more := c.wave(next, tried, seen)
-		for i, findings := range c.verify(ctx, subject, tasks, fetch) {
+	for more := true; more; {
+		var tasks []task
+		tasks, more = c.wave(next, s, places[0].leftovers)
+		for i, findings := range c.verify(ctx, s.subject, tasks, s.fetch) {
 			check := tasks[i].check
 			for _, finding := range findings {
-				seen.reports[check] = append(seen.reports[check], Report{
+				s.seen.reports[check] = append(s.seen.reports[check], Report{
 					Check: check.Name, Scheme: check.Scheme, Candidate: tasks[i].candidate, Finding: finding,
 				})
 			}
 		}
-		if !more || !exhaustive && c.proved(seen) {
-			return seen
+		if !s.exhaustive && c.proved(s.seen) {
+			return true
 		}
+	}
+	return false
+}
+
+// ahead begins work whose result may be wanted.
+func ahead(work func() error) func() error {
+	done := make(chan error, 1)
+	go func() { done <- work() }()
+	return func() error { return <-done }
+}
+
+func (s *search) nothing() bool { return len(s.found) == 0 && s.seen.list == nil }
+
+func (s *search) hasReferrers() bool {
+	for _, p := range s.found {
+		if p == (place{}) {
+			return true
+		}
+	}
+	return false
+}
+
+// proofs are the places from which proof came.
+func (s *search) proofs() []place {
+	var places []place
+	for _, reports := range s.seen.reports {
+		for _, report := range reports {
+			if p := s.found[report.Candidate.Descriptor.Digest]; report.Finding.Err == nil && !slices.Contains(places, p) {
+				places = append(places, p)
+			}
+		}
+	}
+	return places
+}
+
+// sort gives reports the places' order, in whatever order those were asked.
+func (s *search) sort(places []place) {
+	for _, reports := range s.seen.reports {
+		slices.SortStableFunc(reports, func(a, b Report) int {
+			return cmp.Compare(
+				slices.Index(places, s.found[a.Candidate.Descriptor.Digest]),
+				slices.Index(places, s.found[b.Candidate.Descriptor.Digest]))
+		})
 	}
 }
 
@@ -63,14 +149,17 @@ func (c *Chain) proved(seen *observations) bool {
 
 // wave takes the next candidates from the stream and says who shall judge
 // them, and whether there may be more.
-func (c *Chain) wave(next func() (Candidate, error, bool), tried map[*Check]int, seen *observations) (tasks []task, more bool) {
+func (c *Chain) wave(next func() (Candidate, error, bool), s *search, leftovers bool) (tasks []task, more bool) {
 	for range waveSize {
 		candidate, err, ok := next()
 		if !ok {
 			return tasks, false
 		}
 		if err != nil && candidate.Descriptor.Digest == "" {
-			seen.list = undecidedError(err)
+			s.seen.list = undecidedError(err)
+			continue
+		}
+		if !s.take(candidate, leftovers) {
 			continue
 		}
 		var unread *Error
@@ -82,17 +171,31 @@ func (c *Chain) wave(next func() (Candidate, error, bool), tried map[*Check]int,
 			if !check.Verifier.Handles(candidate) && (unread == nil || candidate.ArtifactType != "") {
 				continue
 			}
-			if tried[check]++; tried[check] > maxCandidates {
-				seen.capped[check] = tooMany(check)
+			if s.tried[check]++; s.tried[check] > maxCandidates {
+				s.seen.capped[check] = tooMany(check)
 				continue
 			}
 			tasks = append(tasks, task{check, candidate, unread})
 		}
-		if len(seen.capped) == len(c.checks) {
+		if len(s.seen.capped) == len(c.checks) {
 			return tasks, false
 		}
 	}
 	return tasks, true
+}
+
+// take notes where a candidate was seen. Of leftovers it wants only those that
+// the registry does not list as well.
+func (s *search) take(candidate Candidate, leftovers bool) bool {
+	d := candidate.Descriptor.Digest
+	_, known := s.found[d]
+	if known && leftovers {
+		return false
+	}
+	if !known {
+		s.found[d] = place{suffix: candidate.TagSuffix, leftovers: leftovers}
+	}
+	return true
 }
 
 func tooMany(check *Check) *Error {

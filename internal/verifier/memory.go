@@ -20,15 +20,21 @@ const (
 	// slowHostsSize bounds the hosts that are remembered: image references, and
 	// so hosts, are an attacker's choice.
 	slowHostsSize = 1 << 20
+	// placesSize bounds what is remembered of where proof was found, and
+	// placesAge for how long.
+	placesSize = 1 << 20
+	placesAge  = 24 * time.Hour
 	// maxDecisions bounds the decisions that are being worked on at once, those
 	// included that nobody waits for any more.
 	maxDecisions = 512
 )
 
 // Memory is what outlives a Snapshot: findings, by everything they rest on,
-// and which hosts did not answer in time. Safe for concurrent use.
+// where proof was found, and which hosts did not answer in time. Safe for
+// concurrent use.
 type Memory struct {
 	findings *cache.Cache[[]Finding]
+	places   *cache.Cache[[]place]
 	slow     *cache.Cache[*Error]
 	slots    chan struct{}
 }
@@ -37,6 +43,7 @@ type Memory struct {
 func NewMemory(findingBytes int64) *Memory {
 	return &Memory{
 		findings: cache.New[[]Finding](findingBytes),
+		places:   cache.New[[]place](placesSize),
 		slow:     cache.New[*Error](slowHostsSize),
 		slots:    make(chan struct{}, maxDecisions),
 	}
@@ -68,3 +75,22 @@ func (m *Memory) keep(c *Check, s Subject, candidate digest.Digest, findings []F
 	}
 	m.findings.Put(findingKey(c, s, candidate), findings, int64(len(findings))*findingSize, until)
 }
+
+// likely gives the places where proof for this repository's images was found,
+// or else for those of its registry; none when nothing is known.
+func (m *Memory) likely(s Subject, wanted Wanted) []place {
+	if places, ok := m.places.Get(placesKey(s.Reference.Name(), wanted)); ok {
+		return places
+	}
+	places, _ := m.places.Get(placesKey(s.Reference.Registry, wanted))
+	return places
+}
+
+// foundAt remembers where proof was found.
+func (m *Memory) foundAt(s Subject, wanted Wanted, places []place) {
+	until := time.Now().Add(placesAge)
+	m.places.Put(placesKey(s.Reference.Name(), wanted), places, int64(len(places)), until)
+	m.places.Put(placesKey(s.Reference.Registry, wanted), places, int64(len(places)), until)
+}
+
+func placesKey(where string, wanted Wanted) string { return where + "\n" + wanted.key() }

@@ -46,6 +46,9 @@ var tiny = sizes{"tiny", 11, 5, 20, 20, 1, 10, 1, 50 * time.Millisecond, time.Mi
 // TestRun: each measure has its figures, as a table and as JSON, and all that
 // is demanded on any machine holds.
 func TestRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("make bench and make e2e run it")
+	}
 	b := &bench{root: "../..", sizes: tiny, progress: t.Output()}
 	if err := b.run(t.Context()); err != nil {
 		t.Fatal(err, b.report.Broken)

@@ -53,8 +53,8 @@ func (s signers) formats() []*format {
 	cosign := `cosign: {transparencyLog: ignored, keys: [{file: ../cosign.pub}]}`
 	return []*format{
 		{name: nameNotation, require: "{name: wabbit, " + notation + "}", sign: s.byNotation, requests: 3},
-		{name: nameTag, require: "{name: ci, " + cosign + "}", sign: s.byTag, requests: 4},
-		{name: nameBundle, require: "{name: ci, " + cosign + "}", sign: s.byBundle, requests: 4},
+		{name: nameTag, require: "{name: ci, " + cosign + "}", sign: s.byTag, requests: 2},
+		{name: nameBundle, require: "{name: ci, " + cosign + "}", sign: s.byBundle, requests: 3},
 		{
 			name: nameBoth, require: "{all: [{name: wabbit, " + notation + "}, {name: ci, " + cosign + "}]}", requests: 5,
 			sign: func(r *registrytest.Registry, repository string, subject ocispec.Descriptor) []string {

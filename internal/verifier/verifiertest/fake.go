@@ -153,6 +153,9 @@ func (s *Store) Resolve(ctx context.Context, ref verifier.Reference) (verifier.S
 // Candidates implements verifier.Store.
 func (s *Store) Candidates(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted) iter.Seq2[verifier.Candidate, error] {
 	return func(yield func(verifier.Candidate, error) bool) {
+		if wanted.Leftovers {
+			return
+		}
 		s.count("candidates")
 		if s.BeforeCandidates != nil {
 			if err := s.BeforeCandidates(ctx, subject); err != nil {
@@ -172,6 +175,12 @@ func (s *Store) Candidates(ctx context.Context, subject verifier.Subject, wanted
 			}
 		}
 	}
+}
+
+// Exists implements verifier.Store: every image does.
+func (s *Store) Exists(context.Context, verifier.Subject) error {
+	s.count("exists")
+	return nil
 }
 
 // Fetch implements verifier.Store.
