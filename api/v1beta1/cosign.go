@@ -16,6 +16,10 @@ type Cosign struct {
 	// TransparencyLog is what a proof that the signature is in a transparency log
 	// is worth: required, optional (verified where it is there) or ignored.
 	TransparencyLog TransparencyLog `json:"transparencyLog"`
+	// SignatureRepository is where the signatures are kept, as registry/repository,
+	// when that is not the image's own (Cosign's COSIGN_REPOSITORY). They are
+	// looked for there alone, and signed in there as spec.registries says.
+	SignatureRepository string `json:"signatureRepository,omitempty"`
 	// LogKeys are the public keys of transparency logs of the first version of
 	// Rekor. They and the logs of trustedRoot are the ones that are believed.
 	LogKeys []DataSource `json:"logKeys,omitempty"`

@@ -79,6 +79,9 @@ func (w *world) cosignOnce(image string, subject ocispec.Descriptor, options map
 	_, tampered := options["tampered"]
 	_, garbage := options["garbage"]
 	repo, _, _ := strings.Cut(image, ":")
+	if in, elsewhere := options["in"]; elsewhere {
+		repo = in
+	}
 	switch as := options["as"]; as {
 	case "", "tag", "referrer":
 		simple := sigstoretest.SimpleOptions{Log: log}

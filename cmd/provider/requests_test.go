@@ -87,6 +87,7 @@ func TestRequestsOfACosignDecision(t *testing.T) {
 	cosign := "\n      - {name: ci, cosign: {transparencyLog: ignored, keys: [{name: ci, file: ci.pub}]}}\n"
 	either := trusting("wabbit") + cosign
 	both := strings.Replace(either, "    any:\n", "    all:\n", 1)
+	elsewhereKept := strings.Replace(trustingKeys("ignored", "ci"), "cosign: {", "cosign: {signatureRepository: $REGISTRY/signatures/all, ", 1)
 	noAPI := registrytest.Options{NoReferrersAPI: true}
 	for _, test := range []struct {
 		name, policy, known, content string
@@ -107,6 +108,7 @@ func TestRequestsOfACosignDecision(t *testing.T) {
 		{name: "bundle, nothing known", content: bundle, requests: 4, sequential: 4},
 		{name: "bundle, .sig known", known: knownTag, content: bundle, requests: 4, sequential: 4},
 		{name: "referrer of Cosign's own format", known: knownBundle, content: "cosign cart:1.4 by=ci as=referrer", requests: 3, sequential: 3},
+		{name: ".sig in another repository", policy: elsewhereKept, known: knownTag + " in=signatures/all", content: tag + " in=signatures/all", requests: 2, sequential: 2},
 		{name: "both schemes, both wanted", policy: both, content: "sign cart:1.4 by=wabbit\n" + tag, requests: 5, sequential: 4},
 		{name: "both schemes, one wanted", policy: either, content: "sign cart:1.4 by=wabbit\n" + tag, requests: 5, sequential: 4},
 		{name: "both schemes, bundle and envelope", policy: both, known: knownBundle + "\nsign cart:1.3 by=wabbit", content: "sign cart:1.4 by=wabbit\n" + bundle, requests: 5, sequential: 3},

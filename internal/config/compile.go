@@ -86,7 +86,7 @@ func compile(env Environment, doc *Document, m material) (*policy, []Problem) {
 		p.patterns = append(p.patterns, pattern)
 	}
 	p.store = c.view(p)
-	root := ruleOf(spec.Require, "spec.require")
+	root := ruleOf(spec.Require)
 	if root.word == wordSkip {
 		p.skip = root.skip.Reason
 	} else {

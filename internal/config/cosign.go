@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/sigstore"
 )
 
@@ -36,6 +37,7 @@ func (s cosignScheme) validate(v validator, path string) {
 	}
 	v.dataSource(path+".trustedRoot", s.TrustedRoot)
 	s.validateLogs(v, path)
+	s.validateRepository(v, path)
 }
 
 // validateLogs holds what is wanted of logs to which logs are trusted.
@@ -55,6 +57,25 @@ func (s cosignScheme) validateLogs(v validator, path string) {
 	}
 }
 
+// repository is where the signatures are; the zero Reference when they are with
+// the image, or when what is written is none.
+func (s cosignScheme) repository() verifier.Reference {
+	ref, err := verifier.ParseReference(s.SignatureRepository)
+	if err != nil || ref.Name() != s.SignatureRepository {
+		return verifier.Reference{}
+	}
+	return verifier.Reference{Registry: ref.Registry, Repository: ref.Repository}
+}
+
+func (s cosignScheme) validateRepository(v validator, path string) {
+	path += ".signatureRepository"
+	if _, there := v.lines[path]; there && !v.reported(path) && s.repository() == (verifier.Reference{}) {
+		v.at(path, quote(s.SignatureRepository)+" is not a repository", "Write it as registry/repository, in lower case and without tag or digest")
+	}
+}
+
+func (s cosignScheme) host() string { return s.repository().Registry }
+
 func (s cosignScheme) gather(g *gatherer, path string) {
 	for i, key := range s.Keys {
 		g.file(element(path+".keys", i)+".file", key.File)
@@ -69,7 +90,7 @@ func (s cosignScheme) gather(g *gatherer, path string) {
 
 func (s cosignScheme) compile(c *compiler, path string) schemeVerifier {
 	before := len(c.problems)
-	options := sigstore.Options{TransparencyLog: sigstore.TransparencyLog(s.TransparencyLog)}
+	options := sigstore.Options{TransparencyLog: sigstore.TransparencyLog(s.TransparencyLog), Repository: s.repository()}
 	for i, source := range s.Keys {
 		if key := c.publicKey(element(path+".keys", i), source.DataSource); key != nil {
 			options.Keys = append(options.Keys, sigstore.PublicKey{Name: source.Name, Key: key})

@@ -235,6 +235,7 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"Check.cosign":                                {"        cosign:\n          transparencyLog", "        notation:\n          transparencyLog"},
 		"Cosign.keys":                                 {"- {name: ci, file: ci.pub}", "- {name: ci, file: other.pub}"},
 		"Cosign.transparencyLog":                      {"transparencyLog: required", "transparencyLog: optional"},
+		"Cosign.signatureRepository":                  {"signatureRepository: signatures.example.com/shop", "signatureRepository: signatures.example.com/none"},
 		"Cosign.logKeys":                              {"logKeys: [{file: log.pub}]", "logKeys: [{file: other.pub}]"},
 		"Cosign.trustedRoot":                          {"trustedRoot: {file: trusted-root.json}", "trustedRoot: {file: other-root.json}"},
 		"PublicKeySource.name":                        {"- {name: ci, file: ci.pub}", "- {name: release, file: ci.pub}"},

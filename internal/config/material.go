@@ -155,7 +155,7 @@ func gather(doc *Document, files *files) (material, []Problem) {
 			g.file(path+".auth.static.token.file", s.Token.File)
 		}
 	}
-	for _, check := range ruleOf(doc.Spec.Require, "spec.require").checks() {
+	for _, check := range ruleOf(doc.Spec.Require).checks() {
 		path, chosen := check.scheme()
 		chosen.gather(g, path)
 	}

@@ -30,6 +30,8 @@ func (n notationScheme) stores(path string) []typedSources {
 	}
 }
 
+func (n notationScheme) host() string { return "" }
+
 func (n notationScheme) gather(g *gatherer, path string) {
 	for _, stores := range n.stores(path) {
 		for i, source := range stores.sources {

@@ -25,7 +25,8 @@ type rule struct {
 }
 
 // ruleOf unites the three types into which the API unrolls the tree.
-func ruleOf(r api.Rule, path string) rule {
+func ruleOf(r api.Rule) rule {
+	const path = "spec.require"
 	if r.Skip != nil {
 		return rule{path: path, word: wordSkip, skip: r.Skip, check: r.Check}
 	}

@@ -12,6 +12,8 @@ type scheme interface {
 	validate(v validator, path string)
 	// gather reads the files that it refers to.
 	gather(g *gatherer, path string)
+	// host is a registry that is asked beside the images', or empty.
+	host() string
 	// compile makes the verifier, or reports why it cannot and gives nil.
 	compile(c *compiler, path string) schemeVerifier
 }

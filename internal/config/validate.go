@@ -181,7 +181,7 @@ func (v validator) registryHost(path, text string, i int, first map[string]int) 
 		return
 	}
 	first[host] = i
-	if !v.covers(host) {
+	if !v.covers(host) && !v.keepsSignatures(host) {
 		v.at(path, "no pattern of spec.images names an image on "+quote(host), "Correct the host, or delete the entry")
 	}
 }
@@ -214,6 +214,16 @@ func (v validator) covers(host string) bool {
 		}
 	}
 	return len(v.doc.Spec.Images) == 0
+}
+
+// keepsSignatures reports whether a check looks for signatures on the host.
+func (v validator) keepsSignatures(host string) bool {
+	for _, check := range ruleOf(v.doc.Spec.Require).checks() {
+		if _, chosen := check.scheme(); chosen != nil && chosen.host() == host {
+			return true
+		}
+	}
+	return false
 }
 
 func (v validator) dataSource(path string, s *api.DataSource) {

@@ -7,7 +7,7 @@ import (
 )
 
 func (v validator) require() {
-	root := ruleOf(v.doc.Spec.Require, "spec.require")
+	root := ruleOf(v.doc.Spec.Require)
 	v.rule(root)
 	checks := root.checks()
 	if len(checks) > api.MaxChecks {

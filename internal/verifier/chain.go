@@ -23,15 +23,19 @@ const (
 // Chain verifies images under the policies that apply to them. Immutable but
 // for the work under way; safe for concurrent use.
 type Chain struct {
-	policies   []Policy
-	names      string
-	checks     []*Check
-	wanted     Wanted
-	exhaustive bool
-	store      Store
-	memory     *Memory
-	broken     *Error
-	decisions  flight.Group[decision]
+	policies []Policy
+	names    string
+	checks   []*Check
+	// repositories are where each of the checks wants its evidence, see Wanted.
+	repositories []Reference
+	wanted       []Wanted // by repository
+	wantedKey    string
+	places       []place
+	exhaustive   bool
+	store        Store
+	memory       *Memory
+	broken       *Error
+	decisions    flight.Group[decision]
 }
 
 // decision is a verdict or why there is none.
@@ -44,16 +48,16 @@ type decision struct {
 // the view of the registries that the first of them asked for.
 func NewChain(policies []Policy, store Store, memory *Memory) *Chain {
 	c := &Chain{policies: policies, names: names(policies), store: store, memory: memory}
-	types, suffixes := map[string]bool{}, map[string]bool{}
+	var all []Wanted
 	for _, policy := range policies {
 		c.exhaustive = c.exhaustive || exhaustive(policy.Require)
 		for _, check := range checks(policy.Require) {
-			c.checks = append(c.checks, check)
 			wants := check.Verifier.Wants()
-			c.wanted.ArtifactTypes = appendNew(c.wanted.ArtifactTypes, types, wants.ArtifactTypes)
-			c.wanted.TagSuffixes = appendNew(c.wanted.TagSuffixes, suffixes, wants.TagSuffixes)
+			c.checks, c.repositories, all = append(c.checks, check), append(c.repositories, wants.Repository), append(all, wants)
 		}
 	}
+	c.wanted = merge(all)
+	c.wantedKey, c.places = wantedKey(c.wanted), places(c.wanted)
 	return c
 }
 
@@ -69,16 +73,6 @@ func names(policies []Policy) string {
 		list[i] = policy.Name
 	}
 	return strings.Join(list, ", ")
-}
-
-func appendNew(list []string, seen map[string]bool, more []string) []string {
-	for _, s := range more {
-		if !seen[s] {
-			seen[s] = true
-			list = append(list, s)
-		}
-	}
-	return list
 }
 
 // Policies names the policies that must hold, comma-separated.
@@ -129,15 +123,15 @@ func (c *Chain) Discover(ctx context.Context, ref Reference) (Subject, iter.Seq2
 	if err != nil {
 		return Subject{}, nil, err
 	}
-	wanted := Wanted{ArtifactTypes: []string{AnyArtifactType}, TagSuffixes: c.wanted.TagSuffixes}
 	return subject, func(yield func(Candidate, error) bool) {
 		seen := map[digest.Digest]bool{}
-		for _, ask := range []Wanted{wanted, {ArtifactTypes: wanted.ArtifactTypes, Leftovers: true}} {
-			for candidate, err := range c.store.Candidates(ctx, subject, ask) {
-				if d := candidate.Descriptor.Digest; ask.Leftovers && seen[d] {
+		for _, w := range c.everything() {
+			for candidate, err := range c.store.Candidates(ctx, subject.at(w.Repository), w) {
+				if d := candidate.Descriptor.Digest; w.Leftovers && seen[d] {
 					continue
 				}
 				seen[candidate.Descriptor.Digest] = true
+				candidate.Repository = w.Repository
 				if !yield(candidate, err) {
 					return
 				}
@@ -150,6 +144,18 @@ func (c *Chain) Discover(ctx context.Context, ref Reference) (Subject, iter.Seq2
 			yield(Candidate{}, err)
 		}
 	}, nil
+}
+
+// everything is whatever is attached, wherever the chain looks.
+func (c *Chain) everything() []Wanted {
+	var all []Wanted
+	for _, w := range c.wanted {
+		anyType := []string{AnyArtifactType}
+		all = append(all,
+			Wanted{Repository: w.Repository, ArtifactTypes: anyType, TagSuffixes: w.TagSuffixes},
+			Wanted{Repository: w.Repository, ArtifactTypes: anyType, Leftovers: true})
+	}
+	return all
 }
 
 // interrupted explains why no decision was there in time.

@@ -31,6 +31,8 @@ type Candidate struct {
 	Source       Source
 	// TagSuffix led to it, when Source is SourceTagSuffix.
 	TagSuffix string
+	// Repository in which it was found, when that is not the subject's own.
+	Repository Reference
 }
 
 // AnyArtifactType asks for all referrers, where it is the only one wanted.
@@ -42,6 +44,9 @@ type Wanted struct {
 	ArtifactTypes []string
 	// TagSuffixes of tags made from the subject's digest, ".sig" for sha256-….sig.
 	TagSuffixes []string
+	// Repository in which all of it is kept, its registry and path; the subject's
+	// own when zero.
+	Repository Reference
 	// Leftovers asks for the referrers that clients left under the tag of the
 	// referrers tag schema before the registry was given the referrers API, and
 	// not for those that it lists. The Chain sets it, no Verifier does.
@@ -129,7 +134,8 @@ type Store interface {
 	// as one stream in a stable order. A pair with an error and a descriptor is
 	// one candidate that could not be read or is not about the subject; the
 	// stream goes on. A pair with an error and a zero Candidate concerns the
-	// whole list.
+	// whole list. Wanted.Repository is the Chain's to heed: Candidates and Fetch
+	// look where the Subject's Reference says.
 	Candidates(context.Context, Subject, Wanted) iter.Seq2[Candidate, error]
 	// Exists is nil when the registry has the subject, and ReasonImageNotFound
 	// when it has not.

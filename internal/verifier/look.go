@@ -37,7 +37,7 @@ type search struct {
 	exhaustive bool
 	seen       *observations
 	tried      map[*Check]int
-	fetch      func(context.Context, ocispec.Descriptor) ([]byte, error)
+	spent      atomic.Int64 // bytes, see boundedFetch
 	// found tells in which place a candidate was seen first.
 	found map[digest.Digest]place
 }
@@ -48,20 +48,21 @@ func (c *Chain) look(ctx context.Context, subject Subject, exhaustive bool) *obs
 	s := &search{
 		subject: subject, exhaustive: exhaustive,
 		seen:  &observations{reports: map[*Check][]Report{}, capped: map[*Check]*Error{}},
-		tried: map[*Check]int{}, fetch: c.boundedFetch(subject), found: map[digest.Digest]place{},
+		tried: map[*Check]int{}, found: map[digest.Digest]place{},
 	}
 	stages := c.stages(subject, exhaustive)
 	exists := func() error { return c.store.Exists(ctx, subject) }
 	for i, stage := range stages {
-		if stage[0].leftovers && s.hasReferrers() {
-			continue // who moved to the API moved what counts
-		}
+		// Of leftovers there are none where the registry lists anything.
+		stage = where(stage, func(p place) bool { return !p.leftovers || !s.hasReferrers(p.repository) })
 		if i > 0 && i == len(stages)-1 && s.nothing() {
 			exists = ahead(exists) // most likely nothing is there, and this is asked next
 		}
-		if c.lookAt(ctx, s, stage) {
-			c.memory.foundAt(subject, c.wanted, s.proofs())
-			return s.seen
+		for _, w := range ask(c.wanted, stage) {
+			if c.lookAt(ctx, s, w) {
+				c.memory.foundAt(subject, c.wantedKey, s.proofs())
+				return s.seen
+			}
 		}
 	}
 	if s.nothing() {
@@ -69,19 +70,21 @@ func (c *Chain) look(ctx context.Context, subject Subject, exhaustive bool) *obs
 			s.seen.list = undecidedError(err)
 		}
 	}
-	s.sort(c.wanted.places())
+	s.sort(c.places)
 	return s.seen
 }
 
-// lookAt verifies wave by wave what is in the places, and reports whether it
-// was enough.
-func (c *Chain) lookAt(ctx context.Context, s *search, places []place) (enough bool) {
-	next, stop := iter.Pull2(c.store.Candidates(ctx, s.subject, c.wanted.at(places)))
+// lookAt verifies wave by wave what is there of the wanted, and reports whether
+// it was enough.
+func (c *Chain) lookAt(ctx context.Context, s *search, wanted Wanted) (enough bool) {
+	at := s.subject.at(wanted.Repository)
+	next, stop := iter.Pull2(c.store.Candidates(ctx, at, wanted))
 	defer stop()
+	fetch := c.boundedFetch(at, &s.spent)
 	for more := true; more; {
 		var tasks []task
-		tasks, more = c.wave(next, s, places[0].leftovers)
-		for i, findings := range c.verify(ctx, s.subject, tasks, s.fetch) {
+		tasks, more = c.wave(next, s, wanted)
+		for i, findings := range c.verify(ctx, s.subject, tasks, fetch) {
 			check := tasks[i].check
 			for _, finding := range findings {
 				s.seen.reports[check] = append(s.seen.reports[check], Report{
@@ -105,9 +108,9 @@ func ahead(work func() error) func() error {
 
 func (s *search) nothing() bool { return len(s.found) == 0 && s.seen.list == nil }
 
-func (s *search) hasReferrers() bool {
+func (s *search) hasReferrers(repository Reference) bool {
 	for _, p := range s.found {
-		if p == (place{}) {
+		if p == (place{repository: repository}) {
 			return true
 		}
 	}
@@ -149,7 +152,7 @@ func (c *Chain) proved(seen *observations) bool {
 
 // wave takes the next candidates from the stream and says who shall judge
 // them, and whether there may be more.
-func (c *Chain) wave(next func() (Candidate, error, bool), s *search, leftovers bool) (tasks []task, more bool) {
+func (c *Chain) wave(next func() (Candidate, error, bool), s *search, wanted Wanted) (tasks []task, more bool) {
 	for range waveSize {
 		candidate, err, ok := next()
 		if !ok {
@@ -159,16 +162,17 @@ func (c *Chain) wave(next func() (Candidate, error, bool), s *search, leftovers 
 			s.seen.list = undecidedError(err)
 			continue
 		}
-		if !s.take(candidate, leftovers) {
+		candidate.Repository = wanted.Repository
+		if !s.take(candidate, wanted.Leftovers) {
 			continue
 		}
 		var unread *Error
 		if err != nil {
 			unread = AsError(err)
 		}
-		for _, check := range c.checks {
+		for i, check := range c.checks {
 			// Of what cannot be read nobody knows whose it is.
-			if !check.Verifier.Handles(candidate) && (unread == nil || candidate.ArtifactType != "") {
+			if c.repositories[i] != wanted.Repository || !check.Verifier.Handles(candidate) && (unread == nil || candidate.ArtifactType != "") {
 				continue
 			}
 			if s.tried[check]++; s.tried[check] > maxCandidates {
@@ -193,7 +197,7 @@ func (s *search) take(candidate Candidate, leftovers bool) bool {
 		return false
 	}
 	if !known {
-		s.found[d] = place{suffix: candidate.TagSuffix, leftovers: leftovers}
+		s.found[d] = place{repository: candidate.Repository, suffix: candidate.TagSuffix, leftovers: leftovers}
 	}
 	return true
 }
@@ -208,8 +212,7 @@ func tooMany(check *Check) *Error {
 
 // boundedFetch shares one byte budget between all fetches of a decision. It
 // charges what the descriptor claims; the store holds the bytes to that.
-func (c *Chain) boundedFetch(subject Subject) func(context.Context, ocispec.Descriptor) ([]byte, error) {
-	var spent atomic.Int64
+func (c *Chain) boundedFetch(subject Subject, spent *atomic.Int64) func(context.Context, ocispec.Descriptor) ([]byte, error) {
 	return func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 		if d.Size < 0 || d.Size > maxDecisionBytes || spent.Add(d.Size) > maxDecisionBytes {
 			return nil, &Error{

@@ -78,7 +78,7 @@ func (m *Memory) keep(c *Check, s Subject, candidate digest.Digest, findings []F
 
 // likely gives the places where proof for this repository's images was found,
 // or else for those of its registry; none when nothing is known.
-func (m *Memory) likely(s Subject, wanted Wanted) []place {
+func (m *Memory) likely(s Subject, wanted string) []place {
 	if places, ok := m.places.Get(placesKey(s.Reference.Name(), wanted)); ok {
 		return places
 	}
@@ -87,10 +87,10 @@ func (m *Memory) likely(s Subject, wanted Wanted) []place {
 }
 
 // foundAt remembers where proof was found.
-func (m *Memory) foundAt(s Subject, wanted Wanted, places []place) {
+func (m *Memory) foundAt(s Subject, wanted string, places []place) {
 	until := time.Now().Add(placesAge)
 	m.places.Put(placesKey(s.Reference.Name(), wanted), places, int64(len(places)), until)
 	m.places.Put(placesKey(s.Reference.Registry, wanted), places, int64(len(places)), until)
 }
 
-func placesKey(where string, wanted Wanted) string { return where + "\n" + wanted.key() }
+func placesKey(where, wanted string) string { return where + "\n" + wanted }

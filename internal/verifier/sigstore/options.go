@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/sigstore/sigstore-go/pkg/root"
+
+	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
 const (
@@ -29,6 +31,9 @@ const (
 type Options struct {
 	// Keys of which any may have signed.
 	Keys []PublicKey
+	// Repository in which the signatures are kept, its registry and path; the
+	// image's own when zero.
+	Repository verifier.Reference
 	// TransparencyLog says what a log's proof is worth. There is no default.
 	TransparencyLog TransparencyLog
 	// LogKeys are the public keys of logs of the first version of Rekor. They
@@ -118,7 +123,7 @@ func (o Options) fingerprint(keys keyring) string {
 	h := sha256.New()
 	encode := json.NewEncoder(h)
 	// Cannot fail: a hash takes all bytes, and all is made of strings and bytes.
-	_ = encode.Encode(o.TransparencyLog)
+	_ = encode.Encode([]string{string(o.TransparencyLog), o.Repository.Registry, o.Repository.Repository})
 	for _, key := range keys {
 		_ = encode.Encode([]string{key.name, key.id})
 	}

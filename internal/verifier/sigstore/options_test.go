@@ -71,6 +71,8 @@ func TestFingerprint(t *testing.T) {
 		"optional":       {Keys: keys("a"), TransparencyLog: sigstore.LogOptional, LogKeys: logKeys},
 		"another log":    {Keys: keys("a"), TransparencyLog: sigstore.LogRequired, LogKeys: []crypto.PublicKey{other.Key.Public()}},
 		"two logs":       {Keys: keys("a"), TransparencyLog: sigstore.LogRequired, LogKeys: append([]crypto.PublicKey{other.Key.Public()}, logKeys...)},
+		"a repository":   {Keys: keys("a"), TransparencyLog: sigstore.LogIgnored, Repository: verifier.Reference{Registry: "a.example.com", Repository: "b"}},
+		"another":        {Keys: keys("a"), TransparencyLog: sigstore.LogIgnored, Repository: verifier.Reference{Registry: "a.example.com", Repository: "c"}},
 		"a trusted root": {Keys: keys("a"), TransparencyLog: sigstore.LogRequired, TrustedRoot: sigstoretest.TrustedRoot(log)},
 		"another root":   {Keys: keys("a"), TransparencyLog: sigstore.LogRequired, TrustedRoot: sigstoretest.TrustedRoot(other)},
 	} {
@@ -87,8 +89,8 @@ func TestFingerprint(t *testing.T) {
 
 // A field of Options that nobody put into the fingerprint's test fails here.
 func TestFingerprintKnowsEveryOption(t *testing.T) {
-	if n := reflect.TypeFor[sigstore.Options]().NumField(); n != 4 {
-		t.Errorf("Options has %d fields, and TestFingerprint tells 4 apart", n)
+	if n := reflect.TypeFor[sigstore.Options]().NumField(); n != 5 {
+		t.Errorf("Options has %d fields, and TestFingerprint tells 5 apart", n)
 	}
 }
 

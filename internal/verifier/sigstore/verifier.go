@@ -38,6 +38,7 @@ const (
 
 // Verifier judges Cosign's signatures by keys. It is a verifier.Verifier.
 type Verifier struct {
+	repository  verifier.Reference
 	keys        keyring
 	log         TransparencyLog
 	logs        map[string]*root.TransparencyLog
@@ -58,7 +59,7 @@ func New(o Options) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Verifier{keys: keys, log: o.TransparencyLog, logs: logs, fingerprint: o.fingerprint(keys)}, nil
+	return &Verifier{keys: keys, repository: o.Repository, log: o.TransparencyLog, logs: logs, fingerprint: o.fingerprint(keys)}, nil
 }
 
 // Fingerprint changes with every option and every byte of trust material.
@@ -76,6 +77,7 @@ func (v *Verifier) Wants() verifier.Wanted {
 			artifactTypeSignature,
 		},
 		TagSuffixes: []string{tagSuffix},
+		Repository:  v.repository,
 	}
 }
 
