@@ -48,8 +48,20 @@ func Gatekeeper() Tool {
 	return Tool{"gatekeeper", "gatekeeper", "github.com/open-policy-agent/gatekeeper/v3", ""}
 }
 
+// Cosign3 is Cosign's command, version 3.
+func Cosign3() Tool {
+	return Tool{"cosign-3", "cosign3", "github.com/sigstore/cosign/v3/cmd/cosign", ""}
+}
+
+// Cosign2 is Cosign's command, version 2.
+func Cosign2() Tool {
+	return Tool{"cosign-2", "cosign2", "github.com/sigstore/cosign/v2/cmd/cosign", ""}
+}
+
 // All are the tools in the order in which they are built.
-func All() []Tool { return []Tool{Etcd(), APIServer(), ControllerManager(), Gatekeeper()} }
+func All() []Tool {
+	return []Tool{Etcd(), APIServer(), ControllerManager(), Gatekeeper(), Cosign3(), Cosign2()}
+}
 
 // Build gives the path of a tool, and builds it when it was not built before
 // from the same module. It says so on progress. Several processes may build one

@@ -100,6 +100,27 @@ func (w *World) Push(ctx context.Context, image string) error {
 	return nil
 }
 
+// PushIndex makes an index of images of one repository, as repository:tag.
+func (w *World) PushIndex(ctx context.Context, image string, of ...string) error {
+	repository, tag, err := w.repository(image)
+	if err != nil {
+		return err
+	}
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	for _, each := range of {
+		index.Manifests = append(index.Manifests, w.images[each])
+	}
+	body, err := json.Marshal(index)
+	if err != nil {
+		return err
+	}
+	w.images[image] = content.NewDescriptorFromBytes(index.MediaType, body)
+	if err := repository.PushReference(ctx, w.images[image], bytes.NewReader(body), tag); err != nil {
+		return fmt.Errorf("push %s: %w", image, err)
+	}
+	return nil
+}
+
 // Move lets an image's tag name what another one's tag names, in one repository.
 func (w *World) Move(ctx context.Context, image, to string) error {
 	repository, tag, err := w.repository(image)
