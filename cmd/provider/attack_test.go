@@ -13,6 +13,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/store/registrytest"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
+	"github.com/countersign-dev/countersign/internal/verifier/sigstore/sigstoretest"
 )
 
 // trusting is a policy for the world's registry that trusts the signers.
@@ -83,46 +84,86 @@ func expect(t *testing.T, a answer, want string) {
 	}
 }
 
+// schemes are a policy for each scheme and format, and how its signer signs.
+var schemes = map[string]struct{ policy, sign string }{
+	"Notation":      {trusting("wabbit"), "sign cart:1.4 by=wabbit"},
+	"Cosign's tag":  {trustingKeys("ignored", "ci"), "cosign cart:1.4 by=ci as=tag"},
+	"Cosign bundle": {trustingKeys("ignored", "ci"), "cosign cart:1.4 by=ci as=bundle"},
+}
+
 func TestL01_OneResolutionADecision(t *testing.T) {
-	s := newScene(t, registrytest.Options{}, trusting("wabbit"))
-	s.run(t, "image cart:1.4\nimage evil:1\nsign cart:1.4 by=wabbit")
-	signed, evil := s.images["cart:1.4"], s.images["evil:1"]
-	s.registry.PushManifest("cart", "", evil.MediaType, []byte(`{"schemaVersion":2}`))
-	var lookups atomic.Int32
-	s.registry.SetFault(func(_ http.ResponseWriter, r *http.Request) bool {
-		switch {
-		case strings.HasSuffix(r.URL.Path, "/manifests/1.4"):
-			lookups.Add(1)
-		case strings.Contains(r.URL.Path, "/referrers/"):
-			s.registry.Tag("cart", "1.4", evil.Digest) // between look-up and verification
-		}
-		return false
-	})
-	a := s.verify(t, "cart:1.4")
-	expect(t, a, "TRUSTED/TRUSTED")
-	if lookups.Load() != 1 {
-		t.Errorf("the tag was looked up %d times", lookups.Load())
-	}
-	if a.Digest != signed.Digest.String() || !strings.HasSuffix(a.Pinned, "cart:1.4@"+signed.Digest.String()) {
-		t.Errorf("the answer names %s, %s; verified was %s", a.Digest, a.Pinned, signed.Digest)
-	}
-	for _, request := range s.registry.Requests() {
-		if strings.Contains(request.Path, evil.Digest.Encoded()) {
-			t.Error("asked about the other digest:", request.Path)
-		}
+	for name, scheme := range schemes {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t, registrytest.Options{}, scheme.policy)
+			s.run(t, "image cart:1.4\nimage evil:1\n"+scheme.sign)
+			signed, evil := s.images["cart:1.4"], s.images["evil:1"]
+			s.registry.PushManifest("cart", "", evil.MediaType, []byte(`{"schemaVersion":2}`))
+			var lookups atomic.Int32
+			s.registry.SetFault(func(_ http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case strings.HasSuffix(r.URL.Path, "/manifests/1.4"):
+					lookups.Add(1)
+				case strings.Contains(r.URL.Path, "/referrers/"), strings.HasSuffix(r.URL.Path, ".sig"):
+					s.registry.Tag("cart", "1.4", evil.Digest) // between look-up and verification
+				}
+				return false
+			})
+			a := s.verify(t, "cart:1.4")
+			expect(t, a, "TRUSTED/TRUSTED")
+			if lookups.Load() != 1 {
+				t.Errorf("the tag was looked up %d times", lookups.Load())
+			}
+			if a.Digest != signed.Digest.String() || !strings.HasSuffix(a.Pinned, "cart:1.4@"+signed.Digest.String()) {
+				t.Errorf("the answer names %s, %s; verified was %s", a.Digest, a.Pinned, signed.Digest)
+			}
+			for _, request := range s.registry.Requests() {
+				if strings.Contains(request.Path, evil.Digest.Encoded()) {
+					t.Error("asked about the other digest:", request.Path)
+				}
+			}
+		})
 	}
 }
 
 func TestL03_TagMovesWithinTTL(t *testing.T) {
-	s := newScene(t, registrytest.Options{}, trusting("wabbit"))
-	s.run(t, "image cart:1.4\nimage cart:unsigned\nsign cart:1.4 by=wabbit")
-	signed := s.images["cart:1.4"].Digest.String()
-	expect(t, s.verify(t, "cart:1.4"), "TRUSTED/TRUSTED")
-	s.run(t, "same cart:1.4 cart:unsigned")
-	if a := s.verify(t, "cart:1.4"); a.Success && a.Digest != signed {
-		t.Errorf("admitted %s, which nobody signed", a.Digest)
+	for name, scheme := range schemes {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t, registrytest.Options{}, scheme.policy)
+			s.run(t, "image cart:1.4\nimage cart:unsigned\n"+scheme.sign)
+			signed := s.images["cart:1.4"].Digest.String()
+			expect(t, s.verify(t, "cart:1.4"), "TRUSTED/TRUSTED")
+			s.run(t, "same cart:1.4 cart:unsigned")
+			if a := s.verify(t, "cart:1.4"); a.Success && a.Digest != signed {
+				t.Errorf("admitted %s, which nobody signed", a.Digest)
+			}
+			expect(t, s.verify(t, "cart@"+s.images["cart:unsigned"].Digest.String()), "UNKNOWN/SIGNATURE_NOT_FOUND")
+		})
 	}
-	expect(t, s.verify(t, "cart@"+s.images["cart:unsigned"].Digest.String()), "UNKNOWN/SIGNATURE_NOT_FOUND")
+}
+
+// TestL04_WhatLiesBesideIsNoEvidence: annotations of the image, of the signature's
+// manifest and of the list that leads to it say what their author likes.
+func TestL04_WhatLiesBesideIsNoEvidence(t *testing.T) {
+	s := newScene(t, registrytest.Options{}, trusting("wabbit")+
+		"      - {name: ci, cosign: {transparencyLog: ignored, keys: [{name: ci, file: ci.pub}]}}\n")
+	s.run(t, "image cart:1.4")
+	image := s.images["cart:1.4"]
+	forged := map[string]string{
+		"countersign.dev/status": "TRUSTED", "countersign.dev/verified": "true", "io.cncf.notary.x509chain.thumbprint#S256": `["00"]`,
+		"dev.sigstore.bundle.content": "dsse-envelope", "dev.sigstore.bundle.predicateType": sigstoretest.PredicateTypeSign,
+	}
+	for _, artifactType := range []string{notationtest.ArtifactType, sigstoretest.ArtifactTypeBundle, sigstoretest.ArtifactTypeSignature} {
+		d := s.registry.AttachReferrer("cart", image, registrytest.Artifact{
+			ArtifactType: artifactType, ConfigMediaType: artifactType, Annotations: forged,
+			Layers: []registrytest.Layer{{MediaType: notationtest.JWS, Data: []byte("{}"), Annotations: forged}},
+		})
+		if len(d.Annotations) != len(forged) {
+			t.Fatalf("the list has %v", d.Annotations)
+		}
+	}
+	if a := s.verify(t, "cart:1.4"); a.Success || a.Status != "UNTRUSTED" {
+		t.Errorf("%s: %s", a.word(), a.Message)
+	}
 }
 
 func TestL05_CachedDecisionFollowsAChangedPolicy(t *testing.T) {
@@ -165,32 +206,6 @@ func TestL05b_TransplantedSignature(t *testing.T) {
 			s.registry.ListReferrer("pay", s.images["pay:1"].Digest, d)
 		}
 		expect(t, s.verify(t, "pay:1"), "UNTRUSTED/SUBJECT_MISMATCH")
-	}
-}
-
-// TestL13_NegativeMatrix: every discovery path, every format, every flaw.
-func TestL13_NegativeMatrix(t *testing.T) {
-	for path, options := range map[string]registrytest.Options{"referrers API": {}, "referrers tag": {NoReferrersAPI: true}} {
-		s := newScene(t, options, trusting("wabbit", "late", "revoked-crl"))
-		for _, format := range []string{"jws", "cose"} {
-			for flaw, test := range map[string]struct{ lines, want string }{
-				"garbage":       {"junk IMAGE n=1", "UNTRUSTED/SIGNATURE_INVALID"},
-				"tampered":      {"sign IMAGE by=wabbit tampered format=" + format, "UNTRUSTED/SIGNATURE_INVALID"},
-				"wrong key":     {"sign IMAGE by=mallory format=" + format, "UNTRUSTED/CERTIFICATE_NOT_TRUSTED"},
-				"wrong subject": {"image good:1\ntransplant good:1 IMAGE", "UNTRUSTED/SUBJECT_MISMATCH"},
-				"expired":       {"sign IMAGE by=wabbit expired format=" + format, "UNTRUSTED/SIGNATURE_EXPIRED"},
-				"old cert":      {"sign IMAGE by=late format=" + format, "UNTRUSTED/CERTIFICATE_EXPIRED"},
-				"revoked":       {"sign IMAGE by=revoked-crl format=" + format, "UNTRUSTED/CERTIFICATE_REVOKED"},
-			} {
-				t.Run(path+"/"+format+"/"+flaw, func(t *testing.T) {
-					image := format + "/" + strings.ReplaceAll(flaw, " ", "-") + ":1"
-					s.run(t, "image "+image+"\n"+strings.ReplaceAll(test.lines, "IMAGE", image))
-					expect(t, s.verify(t, image), test.want)
-				})
-			}
-		}
-		s.run(t, "image ok:1\nsign ok:1 by=wabbit-crl")
-		expect(t, s.verify(t, "ok:1"), "TRUSTED/TRUSTED")
 	}
 }
 

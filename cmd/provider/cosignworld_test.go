@@ -186,32 +186,3 @@ func TestL05b_TransplantedCosignSignature(t *testing.T) {
 		}
 	}
 }
-
-// TestL13_NegativeMatrixOfCosign: every discovery path, every format, every flaw.
-func TestL13_NegativeMatrixOfCosign(t *testing.T) {
-	for path, options := range map[string]registrytest.Options{"referrers API": {}, "referrers tag": {NoReferrersAPI: true}} {
-		s := newScene(t, options, trustingKeys("required", "ci"))
-		s.run(t, "image good:1")
-		for name, form := range cosignForms {
-			for flaw, test := range map[string]struct{ line, want string }{
-				"none":                {"cosign IMAGE by=ci log", "TRUSTED/TRUSTED"},
-				"garbage":             {"cosign IMAGE by=ci log garbage", "UNTRUSTED/SIGNATURE_INVALID"},
-				"tampered":            {"cosign IMAGE by=ci log tampered", "UNTRUSTED/SIGNATURE_INVALID"},
-				"wrong key":           {"cosign IMAGE by=mallory log", "UNTRUSTED/SIGNATURE_INVALID"},
-				"wrong subject":       {"cosign IMAGE by=ci log of=good:1", "UNTRUSTED/SUBJECT_MISMATCH"},
-				"no proof":            {"cosign IMAGE by=ci", "UNTRUSTED/LOG_PROOF_MISSING"},
-				"another log's proof": {"cosign IMAGE by=ci log=unknown", "UNTRUSTED/LOG_PROOF_INVALID"},
-				"attestation":         {"cosign IMAGE by=ci log attestation", "UNTRUSTED/FORMAT_UNSUPPORTED"},
-			} {
-				if flaw == "attestation" && !strings.Contains(form, "bundle") {
-					continue
-				}
-				t.Run(path+"/"+name+"/"+flaw, func(t *testing.T) {
-					image := strings.ReplaceAll(name+"/"+strings.ReplaceAll(flaw, "'", ""), " ", "-") + ":1"
-					s.run(t, "image "+image+"\n"+strings.Replace(test.line, "IMAGE", image, 1)+" "+form)
-					expect(t, s.verify(t, image), test.want)
-				})
-			}
-		}
-	}
-}

@@ -24,10 +24,10 @@ import (
 //	image cart:1.4                           an image of its own
 //	same cart:2 cart:1.4                     another tag of it
 //	sign cart:1.4 by=wabbit [format=cose] [expired] [tampered] [authority]
-//	transplant cart:1.4 other:1              cart's signatures, byte for byte, on other
-//	junk cart:1.4 n=60                       that many garbage signatures
+//	transplant cart:1.4 other:1 [format=cose] cart's signature, byte for byte, on other
+//	junk cart:1.4 n=60 [format=cose]         that many garbage signatures
 //	cosign cart:1.4 by=ci [as=tag|referrer|bundle|message] [version=0.1] [of=other:1]
-//	       [log[=unknown]] [tampered] [garbage] [attestation] [n=60]
+//	       [log[=unknown]] [tampered] [garbage] [attestation] [n=60] [in=other/repository]
 //	empty cart:1.4 | null-config cart:1.4 | index cart:1.4    what is no signature manifest
 //	fault /referrers/ 503                    answer that from now on
 //	heal
@@ -123,16 +123,16 @@ func (w *world) do(verb string, args []string) error {
 		return w.sign(repo, subject, options)
 	case "transplant":
 		to := w.images[args[1]]
-		envelope := w.signers["wabbit"].Sign(subject, notationtest.SignOptions{})
+		envelope := envelopeOf(options)
 		toRepo, _, _ := strings.Cut(args[1], ":")
-		w.attach(toRepo, to, notationtest.JWS, envelope)
+		w.attach(toRepo, to, envelope, w.signers["wabbit"].Sign(subject, notationtest.SignOptions{Envelope: envelope}))
 	case "junk":
 		n, err := strconv.Atoi(options["n"])
 		if err != nil {
 			return err
 		}
 		for i := range n {
-			w.attach(repo, subject, notationtest.JWS, fmt.Appendf(nil, "junk %d", i))
+			w.attach(repo, subject, envelopeOf(options), fmt.Appendf(nil, "junk %d", i))
 		}
 	case "empty":
 		w.attachManifest(repo, subject, func(m *ocispec.Manifest) { m.Layers = nil })
@@ -161,10 +161,7 @@ func (w *world) sign(repo string, subject ocispec.Descriptor, options map[string
 	if signer == nil {
 		return fmt.Errorf("no signer %s", options["by"])
 	}
-	sign := notationtest.SignOptions{Envelope: notationtest.JWS}
-	if options["format"] == "cose" {
-		sign.Envelope = notationtest.COSE
-	}
+	sign := notationtest.SignOptions{Envelope: envelopeOf(options)}
 	if _, ok := options["authority"]; ok {
 		sign.SigningAuthority = true
 	}
@@ -180,6 +177,13 @@ func (w *world) sign(repo string, subject ocispec.Descriptor, options map[string
 	}
 	w.attach(repo, subject, sign.Envelope, envelope)
 	return nil
+}
+
+func envelopeOf(options map[string]string) string {
+	if options["format"] == "cose" {
+		return notationtest.COSE
+	}
+	return notationtest.JWS
 }
 
 // attach makes the envelope a referrer of the subject, as notation does.

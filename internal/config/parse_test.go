@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -97,12 +96,8 @@ func TestLargeInputsEnd(t *testing.T) {
 		"alias tower":          "a: &a [x]\n" + tower(30),
 	} {
 		t.Run(name, func(t *testing.T) {
-			began := time.Now()
 			documents := Parse("policies.yaml", []byte(text))
-			build(documents...)
-			if took := time.Since(began); took > 10*time.Second {
-				t.Errorf("took %v", took)
-			}
+			build(documents...) // what does not end fails when the test's time is over
 			if len(documents) > MaxDocuments+1 {
 				t.Errorf("%d documents", len(documents))
 			}

@@ -489,7 +489,7 @@ func TestListsThatCannotBeRead(t *testing.T) {
 	}
 }
 
-func TestNothingIsExpanded(t *testing.T) {
+func TestL07_NothingIsExpanded(t *testing.T) {
 	r := registrytest.Start(t, registrytest.Options{})
 	v := open(t, store.New(quick()), r, nil)
 	image := r.PushImage(repo, "v1")

@@ -1,6 +1,7 @@
 package notation_test
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"testing"
@@ -153,4 +154,15 @@ func FuzzParseCertificates(f *testing.F) {
 			t.Errorf("%d certificates", len(certificates))
 		}
 	})
+}
+
+// L10: a file of five thousand certificates is refused for what it is.
+func TestL10_FiveThousandCertificates(t *testing.T) {
+	certificate := newCast().root.PEM()
+	if _, err := notation.ParseCertificates(bytes.Repeat(certificate, 5000)); err == nil {
+		t.Error("accepted")
+	}
+	if certificates, err := notation.ParseCertificates(bytes.Repeat(certificate, 10)); err != nil || len(certificates) == 0 {
+		t.Errorf("ten: %d, %v", len(certificates), err)
+	}
 }
