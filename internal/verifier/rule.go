@@ -44,8 +44,8 @@ type AtLeast struct {
 type Every struct{ Check *Check }
 
 func (c *Check) describe() string { return c.Name }
-func (a All) describe() string    { return join(a, " and ") }
-func (a Any) describe() string    { return join(a, " or ") }
+func (a All) describe() string    { return join(a, "and") }
+func (a Any) describe() string    { return join(a, "or") }
 func (e Every) describe() string  { return "every signature by " + e.Check.Name }
 
 func (a AtLeast) describe() string {
@@ -56,6 +56,7 @@ func (a AtLeast) describe() string {
 	return strconv.Itoa(a.Count) + " of " + strings.Join(names, ", ")
 }
 
+// join says "a, b or c", and puts what is itself composed into brackets.
 func join(rules []Rule, word string) string {
 	parts := make([]string, len(rules))
 	for i, rule := range rules {
@@ -64,7 +65,11 @@ func join(rules []Rule, word string) string {
 			parts[i] = "(" + parts[i] + ")"
 		}
 	}
-	return strings.Join(parts, word)
+	last := len(parts) - 1
+	if last < 1 {
+		return strings.Join(parts, "")
+	}
+	return strings.Join(parts[:last], ", ") + " " + word + " " + parts[last]
 }
 
 // checks lists the leaves in the order of the document, each once.

@@ -74,8 +74,9 @@ type options struct {
 	registry registrytest.Options
 	// distribution takes that registry instead of ours.
 	distribution bool
-	// policy instead of production.
+	// policy instead of production, and the keys that it refers to.
 	policy string
+	keys   []string
 	// ttl of Gatekeeper's response cache; none when 0.
 	ttl time.Duration
 	// pin applies pin-digests as well.
@@ -100,6 +101,10 @@ func newScene(t *testing.T, o options) *scene {
 	must(t, err)
 	_, err = s.Signer("wabbit")
 	must(t, err)
+	for _, key := range o.keys {
+		_, err = s.Key(key)
+		must(t, err)
+	}
 	if o.policy == "" {
 		o.policy = production
 	}

@@ -35,6 +35,24 @@ spec:
           level: strict
           trustStores: {ca: [{file: ../ci.crt}]}
           trustedIdentities: ["*"]
+      - name: release
+        cosign: {transparencyLog: ignored, keys: [{name: release, file: ../release.pub}]}
+`
+
+// vault wants a signature of each scheme for what is in vault/.
+const vault = `apiVersion: countersign.dev/v1beta1
+kind: ClusterTrustPolicy
+metadata: {name: vault}
+spec:
+  images: ["$REGISTRY/vault/**"]
+  owner: platform@example.com
+  registries: [{host: "$REGISTRY", plainHTTP: true}]
+  require:
+    all:
+      - name: wabbit
+        notation: {level: strict, trustStores: {ca: [{file: ../wabbit.crt}]}, trustedIdentities: ["*"]}
+      - name: release
+        cosign: {transparencyLog: ignored, keys: [{name: release, file: ../release.pub}]}
 `
 
 // cluster is all that takes part: what would be a registry, a Deployment of
@@ -98,7 +116,10 @@ func (c *cluster) startRegistry(ctx context.Context, dir string) (string, error)
 	if c.World, err = world.New(dir, registry.Host()); err != nil {
 		return "", err
 	}
-	images := []string{"cart:1.4", "till:2.0", "stranger:1", "expired:1", "tampered:1", "transplanted:1", "unsigned:1"}
+	images := []string{
+		"cart:1.4", "till:2.0", "stranger:1", "expired:1", "tampered:1", "transplanted:1", "unsigned:1",
+		"oven:3", "scale:1", "key:1", "copied:1", "attested:1", "vault/both:1", "vault/one:1",
+	}
 	for _, image := range images {
 		if err := c.Push(ctx, image); err != nil {
 			return "", err
@@ -120,6 +141,14 @@ func (c *cluster) startRegistry(ctx context.Context, dir string) (string, error)
 		c.Sign(ctx, "expired:1", "wabbit", notationtest.SignOptions{Time: earlier, Expiry: earlier.Add(10 * time.Minute)}),
 		c.Attach(ctx, "tampered:1", notationtest.JWS, tamper(tampered)),
 		c.Attach(ctx, "transplanted:1", notationtest.JWS, transplanted),
+		c.CosignSign(ctx, "oven:3", "release", world.CosignOptions{}),
+		c.CosignSign(ctx, "scale:1", "release", world.CosignOptions{Bundle: true}),
+		c.CosignSign(ctx, "key:1", "mallory", world.CosignOptions{}),
+		c.CosignSign(ctx, "copied:1", "release", world.CosignOptions{Bundle: true, Of: "scale:1"}),
+		c.CosignSign(ctx, "attested:1", "release", world.CosignOptions{Bundle: true, Attestation: true}),
+		c.Sign(ctx, "vault/both:1", "wabbit", notationtest.SignOptions{}),
+		c.CosignSign(ctx, "vault/both:1", "release", world.CosignOptions{Bundle: true}),
+		c.CosignSign(ctx, "vault/one:1", "release", world.CosignOptions{}),
 	} {
 		if err != nil {
 			return "", err
@@ -140,9 +169,13 @@ func tamper(envelope []byte) []byte {
 	return envelope
 }
 
-// startProvider runs the binary with a policy that trusts wabbit and ci.
+// startProvider runs the binary with a policy that trusts wabbit, ci and the key
+// release, and one that wants two of them.
 func (c *cluster) startProvider(ctx context.Context, dir string) (string, error) {
 	if err := c.Policy("production.yaml", policy); err != nil {
+		return "", err
+	}
+	if err := c.Policy("vault.yaml", vault); err != nil {
 		return "", err
 	}
 	authority, err := pki.NewAuthority("gatekeeper-ca")

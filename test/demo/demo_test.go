@@ -44,10 +44,10 @@ func TestOnce(t *testing.T) {
 	}
 	for _, want := range []string{
 		`(?m)^signed +cart:1\.4 +admitted +[0-9.]+ +[0-9.]+  runs as 127\.0\.0\.1:\d+/cart:1\.4@sha256:[0-9a-f]{64}$`,
-		`(?m)^unsigned +unsigned:1 +refused .*\[trusted-images\] .*no signature found; policy production wants wabbit or ci\. .*ask platform@example\.com$`,
+		`(?m)^unsigned +unsigned:1 +refused .*\[trusted-images\] .*no signature found; policy production wants wabbit, ci or release\. .*ask platform@example\.com$`,
 		`(?m)^tampered +tampered:1 +refused `,
 		`(?m)^no-finalizer .* admitted `,
-		`(?m)^All 11 decisions are right$`,
+		`(?m)^All 18 decisions are right$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out.String()) {
 			t.Errorf("no line %s in\n%s", want, out)
@@ -110,7 +110,7 @@ func TestWrongDecisionIsAnError(t *testing.T) {
 	}
 	out := &buffer{}
 	d := &demo{out: &screen{to: out, width: plainWidth}, progress: os.Stderr, root: root, once: true}
-	if err := d.run(t.Context()); err == nil || !strings.Contains(out.String(), "8 of 11 decisions are wrong") || !strings.Contains(out.String(), `WRONG: wanted refused with "expired"`) {
+	if err := d.run(t.Context()); err == nil || !strings.Contains(out.String(), "of 18 decisions are wrong") || !strings.Contains(out.String(), `WRONG: wanted refused with "expired"`) {
 		t.Errorf("got %v\n%s", err, out)
 	}
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // columns of the table before the message.
-const columns = "%-13s %-29s %-9s %6s %6s  "
+const columns = "%-15s %-29s %-9s %6s %6s  "
 
 // table is the decisions, row by row as they are made.
 type table struct {

@@ -19,17 +19,12 @@ import (
 
 // TestProviderDown: without a provider nothing new runs, whatever the webhook's
 // failure policy, since it is Gatekeeper that gets no answer and not the API
-// server. What the cluster itself needs starts all the same.
+// server.
 func TestProviderDown(t *testing.T) {
 	s := in(t, "down", nil)
 	image := s.signed(t, "down/cart:1.4")
 	must(t, s.tryPod(t.Context(), "down", image))
-	address := s.server.Provider
-	must(t, s.server.Stop())
-	defer func() {
-		must(t, s.startProvider(t.Context(), address))
-		s.eventuallyAdmitted(t, "down", image)
-	}()
+	s.stopProvider(t)
 	for _, failurePolicy := range []string{"Fail", "Ignore"} {
 		t.Run(failurePolicy, func(t *testing.T) {
 			must(t, s.Webhooks(t.Context(), failurePolicy, s.gatekeeperCA))
@@ -38,13 +33,29 @@ func TestProviderDown(t *testing.T) {
 			t.Log(s.tryPod(t.Context(), "down", image))
 		})
 	}
-	t.Run("L40_the house is not locked", func(t *testing.T) {
-		for _, namespace := range []string{"kube-system", "gatekeeper-system"} {
-			if err := s.tryPod(t.Context(), namespace, image); err != nil {
-				t.Errorf("%s: %v", namespace, err)
-			}
+}
+
+// TestL40_TheHouseIsNotLocked: with every provider down, what the cluster itself
+// needs still starts.
+func TestL40_TheHouseIsNotLocked(t *testing.T) {
+	s := in(t, "locked", nil)
+	must(t, s.Namespace(t.Context(), "countersign-system", nil))
+	image := s.unsigned(t, "locked/controller:1")
+	s.stopProvider(t)
+	s.eventuallyDenied(t, "locked", image, "provider countersign gave no verdict")
+	for _, namespace := range []string{"kube-system", "gatekeeper-system", "countersign-system"} {
+		if err := s.tryPod(t.Context(), namespace, image); err != nil {
+			t.Errorf("%s: %v", namespace, err)
 		}
-	})
+	}
+}
+
+// stopProvider stops it until the test is over.
+func (s *scene) stopProvider(t *testing.T) {
+	t.Helper()
+	address := s.server.Provider
+	must(t, s.server.Stop())
+	t.Cleanup(func() { must(t, s.startProvider(context.Background(), address)) })
 }
 
 // TestGatekeeperDown shows what the webhook's failure policy does decide: with

@@ -20,6 +20,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote"
 
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
+	"github.com/countersign-dev/countersign/internal/verifier/sigstore/sigstoretest"
 )
 
 // World is one registry with its images. It is not safe for concurrent use.
@@ -30,6 +31,7 @@ type World struct {
 	Policies string
 
 	signers map[string]*notationtest.Certificate
+	keys    map[string]*sigstoretest.Key
 	images  map[string]ocispec.Descriptor
 }
 
@@ -38,7 +40,7 @@ type World struct {
 func New(dir, host string) (*World, error) {
 	w := &World{
 		Host: host, Policies: filepath.Join(dir, "policies"),
-		signers: map[string]*notationtest.Certificate{}, images: map[string]ocispec.Descriptor{},
+		signers: map[string]*notationtest.Certificate{}, keys: map[string]*sigstoretest.Key{}, images: map[string]ocispec.Descriptor{},
 	}
 	return w, os.MkdirAll(w.Policies, 0o700)
 }
