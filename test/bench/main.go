@@ -2,7 +2,7 @@
 // against a registry on loopback, beside an echo provider in the same run. It
 // is what `make bench` runs. Every answer is checked, and a wrong one ends the
 // run. It judges no figure but those that do not depend on the machine, as the
-// number of requests; docs/performance.md says what each means.
+// number of requests; docs/performance.md has the figures.
 package main
 
 import (
