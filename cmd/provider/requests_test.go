@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -159,6 +160,18 @@ func TestADenialAskedEverywhere(t *testing.T) {
 		if strings.Count(asked, place) != 1 {
 			t.Errorf("%d times asked for %s: %s", strings.Count(asked, place), place, asked)
 		}
+	}
+}
+
+// TestADenialReadsTheSame whatever place was asked first.
+func TestADenialReadsTheSame(t *testing.T) {
+	s := newScene(t, registrytest.Options{}, trustingKeys("ignored", "ci"))
+	s.run(t, "image cart:1.4\ncosign cart:1.4 by=mallory as=bundle\ncosign cart:1.4 by=mallory as=tag\nimage cart:1.3\ncosign cart:1.3 by=ci as=tag")
+	before := s.verify(t, "cart:1.4").Checks
+	expect(t, s.verify(t, "cart:1.3"), "TRUSTED/TRUSTED")
+	after := s.verify(t, "cart:1.4").Checks
+	if len(before) != 2 || !reflect.DeepEqual(before, after) {
+		t.Errorf("before: %+v\nafter:  %+v", before, after)
 	}
 }
 

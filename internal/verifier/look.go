@@ -163,9 +163,7 @@ func (c *Chain) wave(next func() (Candidate, error, bool), s *search, wanted Wan
 			continue
 		}
 		candidate.Repository = wanted.Repository
-		if !s.take(candidate, wanted.Leftovers) {
-			continue
-		}
+		s.note(candidate, wanted.Leftovers)
 		var unread *Error
 		if err != nil {
 			unread = AsError(err)
@@ -188,18 +186,12 @@ func (c *Chain) wave(next func() (Candidate, error, bool), s *search, wanted Wan
 	return tasks, true
 }
 
-// take notes where a candidate was seen. Of leftovers it wants only those that
-// the registry does not list as well.
-func (s *search) take(candidate Candidate, leftovers bool) bool {
+// note keeps where a candidate was seen first.
+func (s *search) note(candidate Candidate, leftovers bool) {
 	d := candidate.Descriptor.Digest
-	_, known := s.found[d]
-	if known && leftovers {
-		return false
-	}
-	if !known {
+	if _, known := s.found[d]; !known {
 		s.found[d] = place{repository: candidate.Repository, suffix: candidate.TagSuffix, leftovers: leftovers}
 	}
-	return true
 }
 
 func tooMany(check *Check) *Error {
