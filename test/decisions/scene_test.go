@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +78,8 @@ type options struct {
 	// policy instead of production, and the keys that it refers to.
 	policy string
 	keys   []string
+	// files beside the policies' directory, by name.
+	files map[string][]byte
 	// ttl of Gatekeeper's response cache; none when 0.
 	ttl time.Duration
 	// pin applies pin-digests as well.
@@ -104,6 +107,9 @@ func newScene(t *testing.T, o options) *scene {
 	for _, key := range o.keys {
 		_, err = s.Key(key)
 		must(t, err)
+	}
+	for name, content := range o.files {
+		must(t, os.WriteFile(filepath.Join(s.dir, name), content, 0o600))
 	}
 	if o.policy == "" {
 		o.policy = production

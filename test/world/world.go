@@ -74,6 +74,9 @@ func (w *World) Signer(name string) (*notationtest.Certificate, error) {
 // Digest of an image that was pushed.
 func (w *World) Digest(image string) digest.Digest { return w.images[image].Digest }
 
+// Descriptor of an image that was pushed.
+func (w *World) Descriptor(image string) ocispec.Descriptor { return w.images[image] }
+
 // Push makes an image that differs from all others, as repository:tag.
 func (w *World) Push(ctx context.Context, image string) error {
 	repository, tag, err := w.repository(image)
