@@ -53,9 +53,11 @@ func compare(t *testing.T, s *scene, f form, keyType string) {
 	s.newKey(t, "wrong", keyType)
 	var env []string
 	var more string
-	if f.repository != "" {
-		env = []string{"COSIGN_REPOSITORY=" + s.Name(f.repository)}
-		more = ", signatureRepository: " + s.Name(f.repository)
+	if f.elsewhere {
+		// Each case has its own: the images of all have the same digest.
+		signatures := s.Name("signatures/" + repository)
+		env = []string{"COSIGN_REPOSITORY=" + signatures}
+		more = ", signatureRepository: " + signatures
 	}
 	args := append([]string{"sign", "--key", "right.key", "--use-signing-config=false", "--tlog-upload=false", "--yes"}, f.sign...)
 	must(t, s.cosign(t, f.path, env, append(args, s.Name(signed)+"@"+s.Digest(signed).String())...))

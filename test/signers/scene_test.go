@@ -64,8 +64,8 @@ type form struct {
 	name, path string
 	// sign and verify are flags, beside those that every form has.
 	sign, verify []string
-	// repository is where the signatures go, when not to the image's.
-	repository string
+	// elsewhere puts the signatures into a repository of their own.
+	elsewhere bool
 	// every key type is tried, and not just Cosign's own.
 	everyKey bool
 }
@@ -78,17 +78,17 @@ func forms() []form {
 	return []form{
 		{name: "cosign 3", path: v3, everyKey: true},
 		{name: "cosign 3 -a", path: v3, sign: []string{"-a", "env=prod"}},
-		{name: "cosign 3 COSIGN_REPOSITORY", path: v3, repository: "signatures/all"},
+		{name: "cosign 3 COSIGN_REPOSITORY", path: v3, elsewhere: true},
 		{name: "cosign 3 own format", path: v3, sign: []string{own}, everyKey: true},
 		{name: "cosign 3 own format -a", path: v3, sign: []string{own, "-a", "env=prod"}},
 		{name: "cosign 3 own format oci-1-1", path: v3, sign: []string{own, oci11}, verify: []string{"--experimental-oci11"}},
-		{name: "cosign 3 own format COSIGN_REPOSITORY", path: v3, sign: []string{own}, repository: "signatures/all"},
+		{name: "cosign 3 own format COSIGN_REPOSITORY", path: v3, sign: []string{own}, elsewhere: true},
 		{name: "cosign 2", path: v2, everyKey: true},
 		{name: "cosign 2 -a", path: v2, sign: []string{"-a", "env=prod"}},
 		{name: "cosign 2 --record-creation-timestamp", path: v2, sign: []string{"--record-creation-timestamp"}},
 		{name: "cosign 2 --sign-container-identity", path: v2, sign: []string{"--sign-container-identity=shop.example.com/cart"}},
 		{name: "cosign 2 oci-1-1", path: v2, sign: []string{oci11}, verify: []string{"--experimental-oci11"}},
-		{name: "cosign 2 COSIGN_REPOSITORY", path: v2, repository: "signatures/all"},
+		{name: "cosign 2 COSIGN_REPOSITORY", path: v2, elsewhere: true},
 		{name: "cosign 2 --new-bundle-format", path: v2, sign: []string{bundle}, verify: []string{bundle, "--trusted-root=trusted-root.json"}},
 	}
 }
