@@ -1,6 +1,6 @@
-// Package v1beta1 is the documents that people write: ClusterTrustPolicy and
-// TrustPolicy of the API group countersign.dev, the same in a cluster and in a
-// file. Doc comments are what `kubectl explain` shows.
+// Package v1beta1 is the documents that people write: ClusterTrustPolicy,
+// TrustPolicy and Exemption of the API group countersign.dev, the same in a
+// cluster and in a file. Doc comments are what `kubectl explain` shows.
 //
 // It holds sources of trust ("the certificates in this file"), never resolved
 // material, and no logic: internal/config decodes, checks and compiles.
@@ -26,4 +26,6 @@ const (
 	KindClusterTrustPolicy = "ClusterTrustPolicy"
 	// KindTrustPolicy is the kind of a TrustPolicy.
 	KindTrustPolicy = "TrustPolicy"
+	// KindExemption is the kind of an Exemption.
+	KindExemption = "Exemption"
 )

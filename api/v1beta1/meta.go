@@ -4,7 +4,7 @@ package v1beta1
 type TypeMeta struct {
 	// APIVersion is countersign.dev/v1beta1.
 	APIVersion string `json:"apiVersion"`
-	// Kind is ClusterTrustPolicy or TrustPolicy.
+	// Kind is ClusterTrustPolicy, TrustPolicy or Exemption.
 	Kind string `json:"kind"`
 }
 
@@ -13,9 +13,9 @@ type TypeMeta struct {
 // here, and would take what only the API server writes (uid, managedFields)
 // for something that a file may say.
 type ObjectMeta struct {
-	// Name of the policy; shown in every answer that it gives.
+	// Name of the document; shown in every answer that it gives.
 	Name string `json:"name"`
-	// Namespace in which a TrustPolicy applies. A ClusterTrustPolicy has none.
+	// Namespace in which a TrustPolicy applies. The other kinds have none.
 	Namespace string `json:"namespace,omitempty"`
 	// Labels are not read by Countersign.
 	Labels map[string]string `json:"labels,omitempty"`

@@ -57,8 +57,7 @@ type TrustStores struct {
 const DefaultTrustStore = "default"
 
 // TrustStoreSource is where the certificates of a trust store are: exactly one
-// of inline, file and directory. A vault's certificates and a Secret's are
-// further fields of this choice.
+// of inline, file, directory, secret and configMap.
 type TrustStoreSource struct {
 	// Name of the trust store that the certificates belong to; "default" when
 	// absent. A Notary trust policy calls it by type:name.
@@ -70,6 +69,11 @@ type TrustStoreSource struct {
 	File string `json:"file,omitempty" union:"source"`
 	// Directory is the path of a directory; each file in it is read as File is.
 	Directory string `json:"directory,omitempty" union:"source"`
+	// Secret is a Secret that holds certificates as a file does, under a key.
+	Secret *KeyReference `json:"secret,omitempty" union:"source"`
+	// ConfigMap is a ConfigMap that holds certificates as a file does, under a
+	// key.
+	ConfigMap *KeyReference `json:"configMap,omitempty" union:"source"`
 }
 
 // VerificationLevel is Notary's, without skip: a rule's skip says that, with a

@@ -66,6 +66,9 @@ type PolicySpec struct {
 	Owner string `json:"owner,omitempty"`
 	// HelpURL is where to read on; shown in denials.
 	HelpURL string `json:"helpURL,omitempty"`
+	// Mode says what the policy's answer is worth: enforce, the default, or
+	// audit, which admits every image as EXEMPT and says what would have been.
+	Mode Mode `json:"mode,omitempty"`
 	// WhenUndecided says what happens to an image whose registry is unreachable
 	// or throttles: deny, the default, or allow. Allow needs a literal host in
 	// every pattern. Nothing else that is undecided is ever allowed.
@@ -77,6 +80,18 @@ type PolicySpec struct {
 	// Require is what must hold.
 	Require Rule `json:"require"`
 }
+
+// Mode is what a policy's answer is worth.
+type Mode string
+
+// The values of Mode.
+const (
+	ModeEnforce Mode = "enforce"
+	ModeAudit   Mode = "audit"
+)
+
+// Values lists what may be written.
+func (Mode) Values() []string { return []string{string(ModeEnforce), string(ModeAudit)} }
 
 // WhenUndecided is what happens to an image whose registry does not answer.
 type WhenUndecided string

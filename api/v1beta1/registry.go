@@ -17,14 +17,16 @@ type Registry struct {
 }
 
 // RegistryAuth is how to sign in to a registry: exactly one of its fields.
-// Cloud identities and Kubernetes pull secrets are further fields of this
-// choice.
+// Cloud identities are further fields of this choice.
 type RegistryAuth struct {
 	// Anonymous does not sign in.
 	Anonymous *Anonymous `json:"anonymous,omitempty" union:"auth"`
 	// DockerConfig takes the credential from a Docker configuration file,
 	// credential helpers included.
 	DockerConfig *DockerConfig `json:"dockerConfig,omitempty" union:"auth"`
+	// PullSecret takes the credential from a Secret of the type
+	// kubernetes.io/dockerconfigjson.
+	PullSecret *ObjectReference `json:"pullSecret,omitempty" union:"auth"`
 	// Static is a credential that does not change by itself.
 	Static *StaticCredential `json:"static,omitempty" union:"auth"`
 }
@@ -49,12 +51,32 @@ type StaticCredential struct {
 	Token *DataSource `json:"token,omitempty" union:"secret"`
 }
 
-// DataSource is where some bytes are: exactly one of its fields. A Secret's key
-// is a further field of this choice.
+// DataSource is where some bytes are: exactly one of its fields.
 type DataSource struct {
 	// Inline are the bytes themselves.
 	Inline string `json:"inline,omitempty" union:"source"`
 	// File is the path of a file that holds them; a line break at its end does
-	// not count. A relative path starts at the document's own directory.
+	// not count. A relative path starts at the document's own directory; an
+	// object of a cluster has none. A TrustPolicy of a cluster reads no files.
 	File string `json:"file,omitempty" union:"source"`
+	// Secret is a Secret that holds them under a key.
+	Secret *KeyReference `json:"secret,omitempty" union:"source"`
+	// ConfigMap is a ConfigMap that holds them under a key.
+	ConfigMap *KeyReference `json:"configMap,omitempty" union:"source"`
+}
+
+// ObjectReference names a Secret or a ConfigMap.
+type ObjectReference struct {
+	// Name of the object.
+	Name string `json:"name"`
+	// Namespace of the object: the policy's own for a TrustPolicy, which reaches
+	// no other, and the provider's for a ClusterTrustPolicy that names none.
+	Namespace string `json:"namespace,omitempty"`
+}
+
+// KeyReference names a key of a Secret or a ConfigMap.
+type KeyReference struct {
+	ObjectReference `json:",inline"`
+	// Key in the object's data.
+	Key string `json:"key"`
 }

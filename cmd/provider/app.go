@@ -65,7 +65,8 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 		return nil, err
 	}
 	if o.metrics != nil {
-		showPolicies(o.metrics, source)
+		showPolicies(o.metrics, source.Snapshot)
+		showExemptions(o.metrics, source.Snapshot)
 	}
 	return &app{source: source}, nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/countersign-dev/countersign/internal/cache"
 	"github.com/countersign-dev/countersign/internal/config"
 	"github.com/countersign-dev/countersign/internal/store"
@@ -50,10 +52,26 @@ func showCaches(metrics *telemetry.Metrics, memory *verifier.Memory, registries 
 
 // showPolicies shows how the documents fare: "last good" and "broken" are worth
 // an alert.
-func showPolicies(metrics *telemetry.Metrics, source *config.Source) {
+func showPolicies(metrics *telemetry.Metrics, snapshot func() *config.Snapshot) {
 	for _, state := range []config.State{config.StateReady, config.StateLastGood, config.StateBroken} {
 		metrics.GaugeFunc("countersign_policies", "Policies by how they fare.", map[string]string{"state": string(state)},
-			func() float64 { return float64(source.Snapshot().Count()[state]) })
+			func() float64 { return float64(snapshot().Count()[state]) })
+	}
+}
+
+// showExemptions shows which of them end soon, and which can be deleted.
+func showExemptions(metrics *telemetry.Metrics, snapshot func() *config.Snapshot) {
+	for _, phase := range []config.Phase{config.PhaseActive, config.PhaseEnding, config.PhaseEnded} {
+		metrics.GaugeFunc("countersign_exemptions", "Exemptions by where they are in their life.", map[string]string{"phase": string(phase)},
+			func() float64 {
+				n, now := 0, time.Now()
+				for _, status := range snapshot().Policies() {
+					if status.Phase(now) == phase {
+						n++
+					}
+				}
+				return float64(n)
+			})
 	}
 }
 

@@ -147,7 +147,7 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 // TestOnlyConfigurationExempts keeps the two ways to make a Verdict without a
 // Chain where they belong.
 func TestOnlyConfigurationExempts(t *testing.T) {
-	mayCall := map[string][]string{"Exempt": {"internal/config"}, "Refuse": {"internal/config", "internal/provider", "cmd/provider"}}
+	mayCall := map[string][]string{"Exempt": {"internal/config"}, "Exemption": {"internal/config"}, "Refuse": {"internal/config", "internal/provider", "cmd/provider"}}
 	eachFile(t, func(dir string, file *ast.File) {
 		ast.Inspect(file, func(n ast.Node) bool {
 			call, ok := n.(*ast.SelectorExpr)

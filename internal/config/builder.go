@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
 	"github.com/countersign-dev/countersign/internal/verifier"
@@ -29,6 +30,8 @@ type PolicyStatus struct {
 	Images   []string // the patterns in force
 	State    State
 	Problems []Problem
+	// ExpiresAt is when an Exemption ends; zero for policies.
+	ExpiresAt time.Time
 }
 
 // builder makes Snapshots, one after the other: it remembers which version of
@@ -41,7 +44,7 @@ type builder struct {
 }
 
 func newBuilder(env Environment) *builder {
-	return &builder{env: env, last: map[ID]*policy{}, current: &Snapshot{env: env, cluster: newIndex(nil)}}
+	return &builder{env: env, last: map[ID]*policy{}, current: &Snapshot{env: env, cluster: newIndex(nil), exemptions: newExemptions(nil)}}
 }
 
 // lastGood lists the good versions in a stable order.
@@ -66,7 +69,7 @@ type revision struct {
 	dark func(*Document) bool
 	// problems that belong to no document.
 	problems []Problem
-	files    *files
+	sources  *sources
 }
 
 // build makes the next Snapshot.
@@ -82,13 +85,13 @@ func (b *builder) build(r revision) *Snapshot {
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(versions), compareIDs) {
-		all = append(all, b.stand(id, versions[id], r.files))
+		all = append(all, b.stand(id, versions[id], r.sources))
 	}
-	b.refuseTwins(all, r.files)
+	b.refuseTwins(all, r.sources)
 	for _, doc := range unknown {
 		id := ID{Kind: doc.Kind, Namespace: doc.Namespace, Name: position(doc.File, doc.Line)}
 		s := &standing{id: id, doc: doc, problems: doc.Problems}
-		b.giveUp(s, r.files)
+		b.giveUp(s, r.sources)
 		all = append(all, s)
 	}
 	next := b.assemble(all, r)
@@ -104,20 +107,20 @@ func (b *builder) build(r revision) *Snapshot {
 }
 
 // stand finds the version of a document that is in force.
-func (b *builder) stand(id ID, versions []*Document, files *files) *standing {
+func (b *builder) stand(id ID, versions []*Document, sources *sources) *standing {
 	s := &standing{id: id, doc: versions[0]}
 	if len(versions) > 1 {
 		s.doc = union(versions)
 		s.problems = s.doc.Problems
-		b.giveUp(s, files)
+		b.giveUp(s, sources)
 		return s
 	}
 	if s.problems = s.doc.Problems; len(s.problems) == 0 {
-		s.policy, s.problems = b.compile(s.doc, files)
+		s.policy, s.problems = b.compile(s.doc, sources)
 		s.state = StateReady
 	}
 	if len(s.problems) > 0 {
-		b.giveUp(s, files)
+		b.giveUp(s, sources)
 	}
 	return s
 }
@@ -140,25 +143,37 @@ func union(versions []*Document) *Document {
 	return &u
 }
 
+// place says where a document that is no object is.
+func (doc *Document) place() string {
+	if doc.inCluster {
+		return ""
+	}
+	return ": " + position(doc.File, doc.Line)
+}
+
 func position(file string, line int) string { return file + ":" + strconv.Itoa(line) }
 
 // compile makes the document's policy, or gives the one that was made before
 // of the same words and the same material. What crashes on one document leaves
 // the others alone.
-func (b *builder) compile(doc *Document, files *files) (p *policy, problems []Problem) {
+func (b *builder) compile(doc *Document, sources *sources) (p *policy, problems []Problem) {
 	defer func() {
 		if crash := recover(); crash != nil {
 			p, problems = nil, []Problem{doc.problem("", fmt.Sprint("reading it crashed: ", crash), "Report this with the document", verifier.ReasonInternal)}
 		}
 	}()
-	m, problems := gather(doc, files)
+	m, problems := gather(doc, sources)
 	if len(problems) > 0 {
 		return nil, problems
 	}
 	if known := b.last[doc.ID]; known != nil && known.doc.content == doc.content && known.material == m.sum {
 		return known, nil
 	}
-	p, problems = compile(b.env, doc, m)
+	if doc.Kind == api.KindExemption {
+		p, problems = compileExemption(doc)
+	} else {
+		p, problems = compile(b.env, doc, m)
+	}
 	if p != nil {
 		p.serial = b.serial()
 	}
@@ -172,7 +187,7 @@ func (b *builder) serial() uint64 {
 
 // giveUp puts the last good version in force, with its material as it is now
 // if that is sound, or else makes the images undecided.
-func (b *builder) giveUp(s *standing, files *files) {
+func (b *builder) giveUp(s *standing, sources *sources) {
 	good := b.last[s.id]
 	if good == nil {
 		s.policy, s.state = broken(s.doc, s.problems[0]), StateBroken
@@ -180,7 +195,7 @@ func (b *builder) giveUp(s *standing, files *files) {
 		return
 	}
 	s.policy, s.state = good, StateLastGood
-	if renewed, problems := b.compile(good.doc, files); len(problems) == 0 {
+	if renewed, problems := b.compile(good.doc, sources); len(problems) == 0 {
 		s.policy = renewed
 	}
 }
@@ -189,6 +204,9 @@ func (b *builder) giveUp(s *standing, files *files) {
 type territory struct{ kind, namespaces, pattern string }
 
 func (p *policy) territories() []territory {
+	if p.exemption != nil { // any number may exempt the same
+		return nil
+	}
 	scope := p.Namespace
 	if p.Kind == api.KindClusterTrustPolicy {
 		scope = strings.Join(slices.Sorted(slices.Values(p.namespaces)), " ")
@@ -203,7 +221,7 @@ func (p *policy) territories() []territory {
 // refuseTwins refuses documents that claim the same pattern for the same
 // namespaces as another: nobody could say which is meant. One that had the
 // pattern before keeps it, so that a newcomer's mistake is the newcomer's.
-func (b *builder) refuseTwins(all []*standing, files *files) {
+func (b *builder) refuseTwins(all []*standing, sources *sources) {
 	for settled := false; !settled; {
 		settled = true
 		owners := map[territory][]*standing{}
@@ -226,7 +244,7 @@ func (b *builder) refuseTwins(all []*standing, files *files) {
 		}
 		for s := range refused {
 			sortProblems(s.problems)
-			b.giveUp(s, files)
+			b.giveUp(s, sources)
 			settled = false
 		}
 	}
@@ -246,30 +264,33 @@ func (s *standing) twin(t territory, other *standing) Problem {
 		}
 	}
 	return s.doc.problem(path,
-		fmt.Sprintf("%s has the same pattern: %s", other.id, position(other.doc.File, other.doc.Line)),
+		fmt.Sprintf("%s has the same pattern%s", other.id, other.doc.place()),
 		"Write both into one policy, or change a pattern", verifier.ReasonPolicyInvalid)
 }
 
 // assemble makes the Snapshot of what stands.
 func (b *builder) assemble(all []*standing, r revision) *Snapshot {
 	s := &Snapshot{env: b.env, tenants: map[string]*index{}, inForce: map[uint64]bool{}, problems: slices.Clone(r.problems)}
-	var cluster []*policy
+	var cluster, exempt []*policy
 	tenants := map[string][]*policy{}
 	for _, standing := range all {
 		p := standing.policy
 		s.inForce[p.serial] = true
 		s.problems = append(s.problems, standing.problems...)
 		s.policies = append(s.policies, standing.status())
-		if standing.state == StateBroken && r.dark(standing.doc) && !standing.doc.whole() {
+		if standing.state == StateBroken && r.dark(standing.doc) && !standing.doc.whole() && p.Kind != api.KindExemption {
 			s.dark = append(s.dark, p)
 		}
-		if p.Kind == api.KindTrustPolicy {
+		switch {
+		case p.Kind == api.KindTrustPolicy:
 			tenants[p.Namespace] = append(tenants[p.Namespace], p)
-		} else {
+		case p.Kind != api.KindExemption:
 			cluster = append(cluster, p)
+		case p.exemption != nil: // a broken one exempts nothing
+			exempt = append(exempt, p)
 		}
 	}
-	s.cluster = newIndex(cluster)
+	s.cluster, s.exemptions = newIndex(cluster), newExemptions(exempt)
 	for namespace, policies := range tenants {
 		s.tenants[namespace] = newIndex(policies)
 	}
@@ -281,6 +302,9 @@ func (s *standing) status() PolicyStatus {
 	status := PolicyStatus{ID: s.id, File: s.doc.File, Line: s.doc.Line, State: s.state, Problems: s.problems}
 	for _, p := range s.policy.patterns {
 		status.Images = append(status.Images, p.text)
+	}
+	if s.policy.exemption != nil {
+		status.ExpiresAt = s.policy.exemption.Until
 	}
 	return status
 }

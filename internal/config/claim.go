@@ -105,7 +105,10 @@ func broken(doc *Document, cause Problem) *policy {
 
 // cause is the problem as those whose image it keeps from running read it.
 func (p Problem) cause(doc *Document) *verifier.Error {
-	where := Problem{File: filepath.Base(p.File), Line: p.Line, Path: p.Path, Message: p.Message}
+	where := Problem{Path: p.Path, Message: p.Message}
+	if p.File != "" {
+		where.File, where.Line = filepath.Base(p.File), p.Line
+	}
 	what := "policy " + doc.displayName() + " cannot be used: "
 	if doc.unknown {
 		what = "a policy cannot be read: "

@@ -39,6 +39,9 @@ type policy struct {
 	namespaces []string
 	delegate   bool
 
+	// exemption is set for an Exemption, which has nothing of what follows.
+	exemption *verifier.Exemption
+
 	// broken says why the policy answers undecided, or nil.
 	broken *verifier.Error
 	// skip is why the images are admitted without verification; empty: they are not.
@@ -75,7 +78,7 @@ func compile(env Environment, doc *Document, m material) (*policy, []Problem) {
 		hosts: map[string]bool{},
 		rule: verifier.Policy{
 			Name: doc.displayName(), Owner: spec.Owner, HelpURL: spec.HelpURL,
-			AllowUnreachable: spec.WhenUndecided == api.WhenUndecidedAllow,
+			AuditOnly: spec.Mode == api.ModeAudit, AllowUnreachable: spec.WhenUndecided == api.WhenUndecidedAllow,
 		},
 	}
 	for i, text := range spec.Images {
@@ -183,6 +186,8 @@ func (c *compiler) credential(path string, a *api.RegistryAuth) store.Credential
 		return nil
 	case a.DockerConfig != nil:
 		return auth.NewDockerConfig(c.doc.locate(a.DockerConfig.Path))
+	case a.PullSecret != nil:
+		return c.pullSecret(path + ".pullSecret")
 	case a.Static != nil && a.Static.Password != nil:
 		return auth.NewStatic(auth.Credential{
 			Username: a.Static.Username, Password: c.secret(path+".static.password", a.Static.Password),
@@ -195,14 +200,30 @@ func (c *compiler) credential(path string, a *api.RegistryAuth) store.Credential
 	}
 }
 
-// secret reads a secret, of which a file's last line break is no part.
+// pullSecret reads the credentials that a Secret has.
+func (c *compiler) pullSecret(path string) store.CredentialSource {
+	pieces := c.material.pieces[path]
+	if len(pieces) == 0 { // found when it was gathered
+		return nil
+	}
+	source, err := auth.NewPullSecret(pieces[0].data)
+	if err != nil {
+		c.problem(path, pieces[0].file+": "+err.Error(), "Make it with kubectl create secret docker-registry")
+		return nil
+	}
+	return source
+}
+
+// secret reads a secret, of which the last line break is no part, unless it is
+// written in the document itself.
 func (c *compiler) secret(path string, s *api.DataSource) string {
-	text := s.Inline
-	for _, p := range c.material.pieces[path+".file"] {
-		text = strings.TrimSuffix(strings.TrimSuffix(string(p.data), "\n"), "\r")
+	data, _ := c.data(path, *s)
+	text := string(data)
+	if s.Inline == "" {
+		text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
 	}
 	if text == "" {
-		c.problem(path, "the secret is empty", "Write it into the file")
+		c.problem(path, "the secret is empty", "Write it there")
 	}
 	return text
 }
@@ -210,8 +231,10 @@ func (c *compiler) secret(path string, s *api.DataSource) string {
 // data reads what a source has, and says which of its fields has it.
 func (c *compiler) data(path string, s api.DataSource) (data []byte, at string) {
 	data, at = []byte(s.Inline), path+".inline"
-	for _, p := range c.material.pieces[path+".file"] {
-		data, at = p.data, path+".file"
+	for _, field := range []string{path + ".file", path + ".secret", path + ".configMap"} {
+		for _, p := range c.material.pieces[field] {
+			data, at = p.data, field
+		}
 	}
 	return data, at
 }

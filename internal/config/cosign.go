@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto"
-	"fmt"
 	"strings"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
@@ -27,7 +26,7 @@ func (s cosignScheme) validate(v validator, path string) {
 			v.at(at+".name", quote(key.Name)+" is not the name of a key", "Write letters, digits and . _ -")
 		case twice:
 			v.at(at+".name", quote(key.Name)+" is the name of two keys",
-				fmt.Sprintf("Rename one; the first is in line %d", v.doc.line(element(path+".keys", before)+".name")))
+				"Rename one; the first is "+v.where(element(path+".keys", before)+".name"))
 		}
 		first[key.Name] = i
 	}
@@ -78,14 +77,12 @@ func (s cosignScheme) host() string { return s.repository().Registry }
 
 func (s cosignScheme) gather(g *gatherer, path string) {
 	for i, key := range s.Keys {
-		g.file(element(path+".keys", i)+".file", key.File)
+		g.data(element(path+".keys", i), &key.DataSource)
 	}
-	for i, key := range s.LogKeys {
-		g.file(element(path+".logKeys", i)+".file", key.File)
+	for i := range s.LogKeys {
+		g.data(element(path+".logKeys", i), &s.LogKeys[i])
 	}
-	if s.TrustedRoot != nil {
-		g.file(path+".trustedRoot.file", s.TrustedRoot.File)
-	}
+	g.data(path+".trustedRoot", s.TrustedRoot)
 }
 
 func (s cosignScheme) compile(c *compiler, path string) schemeVerifier {

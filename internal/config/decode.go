@@ -10,6 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	api "github.com/countersign-dev/countersign/api/v1beta1"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -252,7 +253,7 @@ func (d *decoder) decodeMap(node *yaml.Node, v reflect.Value, path string, line 
 func (d *decoder) decodeScalar(node *yaml.Node, v reflect.Value, path string, line int) {
 	tag := node.ShortTag()
 	switch {
-	case v.Kind() == reflect.String && node.Kind == yaml.ScalarNode && tag == "!!str":
+	case v.Kind() == reflect.String && node.Kind == yaml.ScalarNode && (tag == "!!str" || tag == "!!timestamp" && v.Type() == reflect.TypeFor[api.Time]()):
 		d.decodeText(node.Value, v, path, line)
 	case v.Kind() == reflect.String:
 		d.mistyped(node, path, line, "text")

@@ -75,10 +75,22 @@ func TestThePageShowsSoundDocuments(t *testing.T) {
 			t.Fatal(err)
 		}
 		text = strings.ReplaceAll(text, "/var/run/secrets/docker/", "")
-		for _, p := range build(Parse(filepath.Join(dir, "p.yaml"), []byte(text))...).Problems() {
+		s := newBuilder(testEnvironment()).build(revision{
+			documents: Parse(filepath.Join(dir, "p.yaml"), []byte(text)), sources: newSources(objectsOfThePage{root}), dark: func(*Document) bool { return true },
+		})
+		for _, p := range s.Problems() {
 			t.Errorf("%s\n%s", p, text)
 		}
 	}
+}
+
+// objectsOfThePage are the Secrets and ConfigMaps of its examples.
+type objectsOfThePage struct{ certificate []byte }
+
+func (objectsOfThePage) Namespace() string { return "countersign" }
+
+func (o objectsOfThePage) ReadObject(Object) (map[string][]byte, error) {
+	return map[string][]byte{"ca.crt": o.certificate, "password": []byte("hunter2"), ".dockerconfigjson": []byte("{}")}, nil
 }
 
 // TestThePagesSelectionIsTrue asks what the page's table answers.

@@ -25,9 +25,9 @@ func (id ID) String() string {
 	return id.Kind + " " + id.Name
 }
 
-// Document is one policy as written, sound or not. A TrustPolicy is held as a
-// ClusterTrustPolicy that names no namespaces and does not delegate. Not
-// changed once it is made.
+// Document is one policy or exemption as written, sound or not. A TrustPolicy is
+// held as a ClusterTrustPolicy that names no namespaces and does not delegate.
+// Not changed once it is made.
 type Document struct {
 	ID
 	File string
@@ -35,8 +35,14 @@ type Document struct {
 	// Metadata and Spec are whole only where there are no Problems.
 	Metadata api.ObjectMeta
 	Spec     api.ClusterTrustPolicySpec
-	Problems []Problem
+	// Exemption is an Exemption's spec; then Spec is empty.
+	Exemption api.ExemptionSpec
+	Problems  []Problem
 
+	// inCluster is set for an object of a cluster: it has no file beside it.
+	inCluster bool
+	// raw is what an object was read of.
+	raw []byte
 	// unknown is set where not even kind and name could be read.
 	unknown bool
 	// images and namespaces are what the document claims, as far as they could
@@ -55,12 +61,19 @@ func (doc *Document) glean(root *yaml.Node) {
 	doc.Kind = textOf(lookUp(root, "kind"))
 	metadata, spec := lookUp(root, "metadata"), lookUp(root, "spec")
 	doc.Name, doc.Namespace = textOf(lookUp(metadata, "name")), textOf(lookUp(metadata, "namespace"))
-	if doc.Kind == api.KindClusterTrustPolicy {
+	if doc.Kind != api.KindTrustPolicy {
 		doc.Namespace = ""
 	}
 	doc.images, doc.namespaces = textsOf(lookUpAll(spec, "images")), textsOf(lookUpAll(spec, "namespaces"))
 	doc.owner = clip(textOf(lookUp(spec, "owner")), api.MaxOwner)
-	doc.unknown = doc.Name == "" || (doc.Kind != api.KindClusterTrustPolicy && (doc.Kind != api.KindTrustPolicy || doc.Namespace == ""))
+	switch doc.Kind {
+	case api.KindClusterTrustPolicy, api.KindExemption:
+		doc.unknown = doc.Name == ""
+	case api.KindTrustPolicy:
+		doc.unknown = doc.Name == "" || doc.Namespace == ""
+	default:
+		doc.unknown = true
+	}
 }
 
 // resolve gives what an alias stands for; never another alias, says YAML.
@@ -160,11 +173,16 @@ func (doc *Document) hash() string {
 	// Neither can fail: a hash takes all bytes, and the types are plain.
 	_ = encoder.Encode([]string{doc.String(), filepath.Dir(doc.File)})
 	_ = encoder.Encode(doc.Spec)
+	_ = encoder.Encode(doc.Exemption)
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// line is where a path stands, or the nearest part of it that does.
+// line is where a path stands, or the nearest part of it that does; 0 in an
+// object.
 func (doc *Document) line(path string) int {
+	if doc.inCluster {
+		return 0
+	}
 	for path != "" {
 		if line, ok := doc.lines[path]; ok {
 			return line

@@ -27,7 +27,7 @@ func documentFiles(path string) ([]string, error) {
 
 // readAll reads the documents, and decides which versions of them count.
 func (s *Source) readAll(first bool) revision {
-	r := revision{files: newFiles()}
+	r := revision{sources: newSources(nil)}
 	paths, err := documentFiles(s.options.Path)
 	if err != nil { // keep what there is
 		r.problems = append(r.problems, Problem{
@@ -122,7 +122,7 @@ func (s *Source) sum(r revision) [sha256.Size]byte {
 		current[doc] = true
 		note(h, doc.ID, doc.content)
 		if len(doc.Problems) == 0 {
-			m, problems := gather(doc, r.files)
+			m, problems := gather(doc, r.sources)
 			note(h, m.sum, problems)
 		}
 	}
@@ -130,7 +130,7 @@ func (s *Source) sum(r revision) [sha256.Size]byte {
 		if current[good.doc] {
 			continue
 		}
-		m, problems := gather(good.doc, r.files)
+		m, problems := gather(good.doc, r.sources)
 		note(h, good.ID, m.sum, problems)
 	}
 	note(h, r.problems)

@@ -26,9 +26,10 @@ func TestGoodDocuments(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			dir := goodDirectory(t)
 			s := newBuilder(viewing()).build(revision{
-				documents: Parse(filepath.Join(goodDirectory(t), filepath.Base(path)), []byte(withCertificates(string(data)))),
-				files:     newFiles(), dark: func(*Document) bool { return true },
+				documents: Parse(filepath.Join(dir, filepath.Base(path)), []byte(withCertificates(string(data)))),
+				sources:   newSources(objectsIn(dir)), dark: func(*Document) bool { return true },
 			})
 			for _, p := range s.Problems() {
 				t.Error(p)
@@ -57,6 +58,7 @@ func TestRegistryOptions(t *testing.T) {
 		"hub.example.com plain=false ca=true tokens=[] *auth.DockerConfig: no credential, <nil>",
 		"vault.example.com plain=false ca=false tokens=[tokens.example.com:8443] *auth.Static: the password of vault, <nil>",
 		"token.example.com plain=false ca=false tokens=[] *auth.Static: an access token, <nil>",
+		"pull.example.com plain=false ca=true tokens=[] *auth.PullSecret: no credential, <nil>",
 	}, got); diff != "" {
 		t.Error(diff)
 	}
@@ -104,7 +106,7 @@ func TestWhoseRegistryOptionsCount(t *testing.T) {
 		spec("skip", `"skip.example/**"`, "skip.example", "require: {skip: {reason: a test}}") +
 		spec("ours, namespace: team", `"**/**"`, "a.example skip.example lent.example other.example", "")
 	s := newBuilder(env).build(revision{
-		documents: Parse(filepath.Join(goodDirectory(t), "p.yaml"), []byte(text)), files: newFiles(), dark: func(*Document) bool { return true },
+		documents: Parse(filepath.Join(goodDirectory(t), "p.yaml"), []byte(text)), sources: newSources(nil), dark: func(*Document) bool { return true },
 	})
 	for _, p := range s.Problems() {
 		t.Error(p)
@@ -147,7 +149,7 @@ func TestOneDocumentThatCrashesIsAlone(t *testing.T) {
 	text := "---\napiVersion: countersign.dev/v1beta1\nkind: ClusterTrustPolicy\nmetadata: {name: %}\nspec:\n  images: [%.example/**]\n  require: {skip: {reason: a test}}\n"
 	s := newBuilder(env).build(revision{
 		documents: Parse("p.yaml", []byte(strings.ReplaceAll(text, "%", "a")+strings.ReplaceAll(text, "%", "b")+"  registries: [{host: b.example}]\n")),
-		files:     newFiles(), dark: func(*Document) bool { return true },
+		sources:   newSources(nil), dark: func(*Document) bool { return true },
 	})
 	if _, verdict := s.For(verifier.Request{Image: verifier.Reference{Registry: "a.example", Repository: "x"}}); !verdict.Success() {
 		t.Errorf("%s", verdict.Message())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -63,12 +64,23 @@ func describe(s *Snapshot) string {
 		slices.SortFunc(entries, moreSpecific)
 		for _, e := range append(entries, x.wildcard...) {
 			p := e.policy
-			fmt.Fprintln(&b, p.ID, e.pattern.text, p.namespaces, p.delegate, p.skip, p.rule.Name, p.rule.Owner, p.rule.HelpURL, p.rule.AllowUnreachable)
+			fmt.Fprintln(&b, p.ID, e.pattern.text, p.namespaces, p.delegate, p.skip, p.rule.Name, p.rule.Owner, p.rule.HelpURL, p.rule.AllowUnreachable, p.rule.AuditOnly)
 			if v, ok := p.store.(*viewed); ok {
 				fmt.Fprint(&b, v)
 			}
 			b.WriteString(describeRule(p.rule.Require) + "\n")
 		}
+	}
+	for _, e := range s.exemptions.byName.wildcard {
+		fmt.Fprintln(&b, "unexpected:", e)
+	}
+	for _, entries := range s.exemptions.byName.byName {
+		for _, e := range entries {
+			fmt.Fprintln(&b, e.policy.ID, e.pattern.text, e.policy.namespaces, *e.policy.exemption)
+		}
+	}
+	for _, p := range s.exemptions.byDigest {
+		fmt.Fprintln(&b, p.ID, p.namespaces, *p.exemption)
 	}
 	return b.String()
 }
@@ -111,7 +123,7 @@ func everything(t testing.TB, dir, old, new string) *Snapshot {
 		t.Fatalf("nothing to change: %s", old)
 	}
 	return newBuilder(viewing()).build(revision{
-		documents: Parse(filepath.Join(dir, "everything.yaml"), []byte(changed)), files: newFiles(), dark: func(*Document) bool { return true },
+		documents: Parse(filepath.Join(dir, "everything.yaml"), []byte(changed)), sources: newSources(objectsIn(dir)), dark: func(*Document) bool { return true },
 	})
 }
 
@@ -143,7 +155,7 @@ func goodDirectory(t testing.TB) string {
 		"ca.crt": root, "other.crt": string(notationtest.NewRoot(notationtest.CertificateOptions{}).PEM()), "roots/a.crt": root, "more-roots/b.pem": root + root,
 		"ci.pub": newKey(), "other.pub": newKey(), "log.pub": newKey(),
 		"trusted-root.json": string(sigstoretest.TrustedRoot(sigstoretest.NewLog())), "other-root.json": string(sigstoretest.TrustedRoot(sigstoretest.NewLog())),
-		"password": "hunter2\n", "other-password": "hunter3", "config.json": "{}", "other.json": "{}",
+		"password": "hunter2\n", "other-password": "hunter3", "config.json": "{}", "other.json": `{"auths": {"pull.example.com": {"username": "robot", "password": "hunter4"}}}`,
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -154,6 +166,39 @@ func goodDirectory(t testing.TB) string {
 		}
 	}
 	return dir
+}
+
+// objectsIn is a cluster whose objects are made of a directory's files.
+type objectsIn string
+
+func (objectsIn) Namespace() string { return "countersign" }
+
+func (dir objectsIn) ReadObject(o Object) (map[string][]byte, error) {
+	data := map[string][]byte{}
+	for name, file := range map[string]string{
+		"Secret countersign/roots acme.crt":             "other.crt",
+		"Secret countersign/roots other.crt":            "ca.crt",
+		"ConfigMap countersign/roots ca.crt":            "ca.crt",
+		"ConfigMap countersign/roots other.crt":         "other.crt",
+		"Secret countersign/logs log.pub":               "other.pub",
+		"Secret team-b/pull .dockerconfigjson":          "config.json",
+		"Secret countersign/more .dockerconfigjson":     "other.json",
+		"Secret team-c/pull .dockerconfigjson":          "other.json",
+		"Secret countersign/logs other.pub":             "log.pub",
+		"ConfigMap countersign/roots .dockerconfigjson": "config.json",
+	} {
+		if key, ok := strings.CutPrefix(name, o.String()+" "); ok {
+			content, err := os.ReadFile(filepath.Join(string(dir), file))
+			if err != nil {
+				return nil, err
+			}
+			data[key] = content
+		}
+	}
+	if len(data) == 0 {
+		return nil, fs.ErrNotExist
+	}
+	return data, nil
 }
 
 func newKey() string { return string(sigstoretest.NewKey(sigstoretest.P256).PEM()) }
@@ -194,9 +239,18 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"ObjectMeta.annotations":                      {"", ""},
 		"ClusterTrustPolicySpec.namespaces":           {"namespaces: [prod, prod-*]", "namespaces: [prod]"},
 		"ClusterTrustPolicySpec.delegate":             {"delegate: true", "delegate: false"},
+		"Exemption.metadata":                          {"metadata: {name: by-name}", "metadata: {name: by-names}"},
+		"Exemption.spec":                              {"  images: [\"shop.example.com/legacy/*\"]", "  images: [\"shop.example.com/new/*\"]"},
+		"ExemptionSpec.images":                        {"shop.example.com/legacy/*", "shop.example.com/new/*"},
+		"ExemptionSpec.digests":                       {"0000beef", "0000bee5"},
+		"ExemptionSpec.namespaces":                    {"  namespaces: [prod]\n  reason: being", "  namespaces: [none]\n  reason: being"},
+		"ExemptionSpec.reason":                        {"reason: being rebuilt", "reason: rebuilt"},
+		"ExemptionSpec.owner":                         {"owner: shop@example.com", "owner: nobody@example.com"},
+		"ExemptionSpec.expiresAt":                     {"2126-12-31T18:00:00Z", "2126-12-31T18:00:01Z"},
 		"PolicySpec.images":                           {"\"shop.example.com/**\", ", "\"shop.example.com/none\", "},
 		"PolicySpec.owner":                            {"owner: platform@example.com", "owner: nobody@example.com"},
 		"PolicySpec.helpURL":                          {"https://wiki.example.com/images", "https://wiki.example.com/none"},
+		"PolicySpec.mode":                             {"mode: audit", "mode: enforce"},
 		"PolicySpec.whenUndecided":                    {"whenUndecided: allow", "whenUndecided: deny"},
 		"PolicySpec.registries":                       {"    - host: token.example.com\n      auth: {static: {token: {inline: a token}}}\n", ""},
 		"PolicySpec.require":                          {"require: {skip: {reason: built by hand}}", "require: {}"},
@@ -207,6 +261,10 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"Registry.auth":                               {"      auth: {dockerConfig: {path: config.json}}\n", ""},
 		"RegistryAuth.anonymous":                      {"{anonymous: {}}", "{static: {token: {inline: x}}}"},
 		"RegistryAuth.dockerConfig":                   {"{dockerConfig: {path: config.json}}", "{anonymous: {}}"},
+		"RegistryAuth.pullSecret":                     {"{pullSecret: {name: pull, namespace: team-b}}", "{anonymous: {}}"},
+		"ObjectReference.name":                        {"pullSecret: {name: pull,", "pullSecret: {name: none,"},
+		"ObjectReference.namespace":                   {"namespace: team-b", "namespace: team-c"},
+		"KeyReference.key":                            {"{name: roots, key: acme.crt}", "{name: roots, key: other.crt}"},
 		"RegistryAuth.static":                         {"{static: {token: {inline: a token}}}", "{anonymous: {}}"},
 		"DockerConfig.path":                           {"path: config.json", "path: other.json"},
 		"StaticCredential.username":                   {"username: robot", "username: nobody"},
@@ -214,6 +272,8 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"StaticCredential.token":                      {"token: {inline: a token}", "token: {inline: another}"},
 		"DataSource.inline":                           {"inline: a secret", "inline: another"},
 		"DataSource.file":                             {"ca: {file: ca.crt}", "ca: {file: other.crt}"},
+		"DataSource.secret":                           {", {secret: {name: logs, key: log.pub}}", ""},
+		"DataSource.configMap":                        {"ca: {configMap: {name: roots, key: ca.crt}}", "ca: {configMap: {name: roots, key: other.crt}}"},
 		"Rule.all":                                    {"  require:\n    all:", "  require:\n    any:"},
 		"Rule.any":                                    {"    any: [{name: only,", "    all: [{name: only,"},
 		"Rule.atLeast":                                {"    any: [{name: only, notation: {level: strict, trustStores: {ca: [{file: ca.crt}]}, trustedIdentities: [\"*\"]}}]", "    atLeast: {count: 1, of: [{name: only, notation: {level: strict, trustStores: {ca: [{file: ca.crt}]}, trustedIdentities: [\"*\"]}}]}"},
@@ -236,7 +296,7 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"Cosign.keys":                                 {"- {name: ci, file: ci.pub}", "- {name: ci, file: other.pub}"},
 		"Cosign.transparencyLog":                      {"transparencyLog: required", "transparencyLog: optional"},
 		"Cosign.signatureRepository":                  {"signatureRepository: signatures.example.com/shop", "signatureRepository: signatures.example.com/none"},
-		"Cosign.logKeys":                              {"logKeys: [{file: log.pub}]", "logKeys: [{file: other.pub}]"},
+		"Cosign.logKeys":                              {"logKeys: [{file: log.pub},", "logKeys: [{file: other.pub},"},
 		"Cosign.trustedRoot":                          {"trustedRoot: {file: trusted-root.json}", "trustedRoot: {file: other-root.json}"},
 		"PublicKeySource.name":                        {"- {name: ci, file: ci.pub}", "- {name: release, file: ci.pub}"},
 		"Notation.trustStores":                        {"{ca: [{name: acme, file: ca.crt}]}", "{ca: [{name: acme, file: other.crt}]}"},
@@ -251,6 +311,8 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"TrustStoreSource.name":                       {"{ca: [{name: acme,", "{ca: [{name: none,"},
 		"TrustStoreSource.inline":                     {"tsa: [{file: ca.crt}]", "tsa: [{inline: none}]"},
 		"TrustStoreSource.file":                       {"file: ca.crt}]}, trustedIdentities: [\"*\"]}}\n          - name", "file: other.crt}]}, trustedIdentities: [\"*\"]}}\n          - name"},
+		"TrustStoreSource.secret":                     {"- {name: acme, secret: {name: roots, key: acme.crt}}", "- {name: acme, secret: {name: none, key: acme.crt}}"},
+		"TrustStoreSource.configMap":                  {"configMap: {name: roots, key: ca.crt}}\n                tsa", "configMap: {name: roots, key: other.crt}}\n                tsa"},
 		"TrustStoreSource.directory":                  {"directory: roots", "directory: more-roots"},
 		"VerificationOverride.authenticity":           {"{authenticity: enforce, authenticTimestamp", "{authenticity: log, authenticTimestamp"},
 		"VerificationOverride.authenticTimestamp":     {"authenticTimestamp: log", "authenticTimestamp: enforce"},
@@ -270,6 +332,7 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 	found, seen := map[string]bool{}, map[reflect.Type]bool{}
 	leaves(reflect.TypeFor[api.ClusterTrustPolicy](), found, seen)
 	leaves(reflect.TypeFor[api.TrustPolicy](), found, seen)
+	leaves(reflect.TypeFor[api.Exemption](), found, seen)
 	dir := goodDirectory(t)
 	base := describe(everything(t, dir, "", ""))
 	if strings.Contains(base, "problem:") {

@@ -6,111 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"hash"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"strings"
 
+	api "github.com/countersign-dev/countersign/api/v1beta1"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
-
-const (
-	// maxMaterial bounds one file that a document refers to. The bundle of all
-	// public roots has 220 KiB.
-	maxMaterial = 1 << 20
-	// maxMaterialFiles bounds a directory that a document refers to.
-	maxMaterialFiles = 256
-)
-
-// files reads what documents refer to: each file once for all documents, so
-// that they agree about what was there. It remembers where to look for changes.
-type files struct {
-	read  map[string]content
-	lists map[string]listing
-}
-
-type content struct {
-	data []byte
-	err  error
-}
-
-type listing struct {
-	paths []string
-	err   error
-}
-
-func newFiles() *files {
-	return &files{read: map[string]content{}, lists: map[string]listing{}}
-}
-
-// file reads a regular file within the bound.
-func (f *files) file(path string) ([]byte, error) {
-	c, known := f.read[path]
-	if !known {
-		c.data, c.err = readBounded(path, maxMaterial)
-		f.read[path] = c
-	}
-	return c.data, c.err
-}
-
-// directory lists the files of a directory in order, leaving out hidden ones
-// and directories, as a mounted ConfigMap or Secret has them.
-func (f *files) directory(path string) ([]string, error) {
-	l, known := f.lists[path]
-	if !known {
-		l.paths, l.err = listFiles(path, maxMaterialFiles, func(string) bool { return true })
-		f.lists[path] = l
-	}
-	return l.paths, l.err
-}
-
-// readBounded reads a regular file: nothing else is sure to end.
-func readBounded(path string, most int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a file")
-	}
-	file, err := os.Open(path) //nolint:gosec // the path is the operator's, from a flag or a document
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }() // nothing was written
-	data, err := io.ReadAll(io.LimitReader(file, most+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(data)) > most {
-		return nil, fmt.Errorf("larger than %d bytes", most)
-	}
-	return data, nil
-}
-
-// listFiles lists files by name, hidden ones left out.
-func listFiles(directory string, most int, wanted func(name string) bool) ([]string, error) {
-	entries, err := os.ReadDir(directory) // sorted
-	if err != nil {
-		return nil, err
-	}
-	var paths []string
-	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), ".") || !wanted(entry.Name()) {
-			continue
-		}
-		path := filepath.Join(directory, entry.Name())
-		if info, err := os.Stat(path); err == nil && info.IsDir() {
-			continue
-		}
-		paths = append(paths, path)
-	}
-	if len(paths) > most {
-		return nil, fmt.Errorf("more than %d files", most)
-	}
-	return paths, nil
-}
 
 // material is what one document refers to, read: by the path of the field that
 // refers to it. Its sum changes with every byte.
@@ -119,7 +20,7 @@ type material struct {
 	sum    string
 }
 
-// piece is one file's content.
+// piece is the content of one file, or of one key of an object.
 type piece struct {
 	file string
 	data []byte
@@ -128,31 +29,30 @@ type piece struct {
 // gatherer collects a document's material and what is wrong with it.
 type gatherer struct {
 	doc      *Document
-	files    *files
+	sources  *sources
 	material material
 	sum      hash.Hash
 	problems []Problem
 }
 
-// gather reads all files that the document refers to.
-func gather(doc *Document, files *files) (material, []Problem) {
-	g := &gatherer{doc: doc, files: files, material: material{pieces: map[string][]piece{}}, sum: sha256.New()}
+// gather reads all that the document refers to.
+func gather(doc *Document, sources *sources) (material, []Problem) {
+	g := &gatherer{doc: doc, sources: sources, material: material{pieces: map[string][]piece{}}, sum: sha256.New()}
 	for i, r := range doc.Spec.Registries {
 		path := element("spec.registries", i)
-		if r.CA != nil {
-			g.file(path+".ca.file", r.CA.File)
-		}
+		g.data(path+".ca", r.CA)
 		if r.Auth == nil {
 			continue
 		}
 		if r.Auth.DockerConfig != nil {
 			g.dockerConfig(path+".auth.dockerConfig.path", r.Auth.DockerConfig.Path)
 		}
-		if s := r.Auth.Static; s != nil && s.Password != nil {
-			g.file(path+".auth.static.password.file", s.Password.File)
+		if r.Auth.PullSecret != nil {
+			g.object(path+".auth.pullSecret", KindSecret, &api.KeyReference{ObjectReference: *r.Auth.PullSecret, Key: pullSecretKey})
 		}
-		if s := r.Auth.Static; s != nil && s.Token != nil {
-			g.file(path+".auth.static.token.file", s.Token.File)
+		if s := r.Auth.Static; s != nil {
+			g.data(path+".auth.static.password", s.Password)
+			g.data(path+".auth.static.token", s.Token)
 		}
 	}
 	for _, check := range ruleOf(doc.Spec.Require).checks() {
@@ -163,6 +63,20 @@ func gather(doc *Document, files *files) (material, []Problem) {
 	return g.material, g.problems
 }
 
+// pullSecretKey is where a Secret of the type kubernetes.io/dockerconfigjson
+// has its configuration.
+const pullSecretKey = ".dockerconfigjson" //nolint:gosec // G101: a name, no secret
+
+// data reads what a source refers to, if it does.
+func (g *gatherer) data(path string, s *api.DataSource) {
+	if s == nil {
+		return
+	}
+	g.file(path+".file", s.File)
+	g.object(path+".secret", KindSecret, s.Secret)
+	g.object(path+".configMap", KindConfigMap, s.ConfigMap)
+}
+
 // locate makes a path of the document one of the file system.
 func (doc *Document) locate(path string) string {
 	if filepath.IsAbs(path) {
@@ -171,16 +85,67 @@ func (doc *Document) locate(path string) string {
 	return filepath.Join(filepath.Dir(doc.File), path)
 }
 
+// mayRead reports whether the document may refer to the provider's files. What
+// a tenant writes may not: among them is the provider's own token.
+func (g *gatherer) mayRead(path, name string) bool {
+	switch {
+	case !g.doc.inCluster:
+		return true
+	case g.doc.Kind == api.KindTrustPolicy:
+		g.refuse(path, "a TrustPolicy reads no files of the provider", "Put it into a Secret or a ConfigMap of its namespace")
+		return false
+	case !filepath.IsAbs(name):
+		g.refuse(path, quote(name)+" starts nowhere: an object has no directory", "Write the path from the root, or put it into a Secret or a ConfigMap")
+		return false
+	}
+	return true
+}
+
 func (g *gatherer) file(path, name string) {
-	if name == "" {
+	if name == "" || !g.mayRead(path, name) {
 		return
 	}
-	data, err := g.files.file(g.doc.locate(name))
+	data, err := g.sources.file(g.doc.locate(name))
 	if err != nil {
 		g.missing(path, name, err)
 		return
 	}
 	g.add(path, name, data)
+}
+
+// object reads a key of a Secret or a ConfigMap. A TrustPolicy's is in its own
+// namespace.
+func (g *gatherer) object(path string, kind ObjectKind, ref *api.KeyReference) {
+	if ref == nil {
+		return
+	}
+	if g.sources.cluster == nil {
+		g.refuse(path, "there is no cluster to read a "+string(kind)+" from", "Write it into a file and name that, or write the policy as an object")
+		return
+	}
+	name := Object{kind, ref.Namespace, ref.Name}
+	switch {
+	case g.doc.Kind == api.KindTrustPolicy && name.Namespace != "" && name.Namespace != g.doc.Namespace:
+		g.refuse(path+".namespace", "a TrustPolicy reaches its own namespace only", "Delete it, and put a copy into namespace "+g.doc.Namespace)
+		return
+	case g.doc.Kind == api.KindTrustPolicy:
+		name.Namespace = g.doc.Namespace
+	case name.Namespace == "":
+		name.Namespace = g.sources.cluster.Namespace()
+	}
+	data, err := g.sources.object(name)
+	switch value, there := data[ref.Key]; {
+	case errors.Is(err, fs.ErrNotExist):
+		g.problem(path, name.String()+" does not exist", "Create it; the policy will use it at once")
+	case errors.Is(err, fs.ErrPermission):
+		g.problem(path, name.String()+" may not be read", "Add its namespace to the chart's objectNamespaces, or move it to one that is there")
+	case err != nil:
+		g.problem(path, name.String()+" cannot be read: "+err.Error(), "It will be tried again")
+	case !there:
+		g.problem(path, name.String()+" has no key "+quote(ref.Key), "Add the key, or correct its name")
+	default:
+		g.add(path, name.String(), value)
+	}
 }
 
 func (g *gatherer) add(path, name string, data []byte) {
@@ -196,11 +161,11 @@ func note(sum hash.Hash, values ...any) {
 }
 
 func (g *gatherer) directory(path, name string) {
-	if name == "" {
+	if name == "" || !g.mayRead(path, name) {
 		return
 	}
 	located := g.doc.locate(name)
-	paths, err := g.files.directory(located)
+	paths, err := g.sources.directory(located)
 	if err != nil {
 		g.missing(path, name, err)
 		return
@@ -210,7 +175,7 @@ func (g *gatherer) directory(path, name string) {
 		return
 	}
 	for _, file := range paths {
-		data, err := g.files.file(file)
+		data, err := g.sources.file(file)
 		if err != nil {
 			g.missing(path, filepath.Join(name, filepath.Base(file)), err)
 			continue
@@ -222,7 +187,10 @@ func (g *gatherer) directory(path, name string) {
 // dockerConfig looks whether the file is there. What is in it is read when a
 // registry asks, so a change of it changes nothing here.
 func (g *gatherer) dockerConfig(path, name string) {
-	if _, err := g.files.file(g.doc.locate(name)); err != nil {
+	if !g.mayRead(path, name) {
+		return
+	}
+	if _, err := g.sources.file(g.doc.locate(name)); err != nil {
 		g.missing(path, name, err)
 	}
 }
@@ -243,6 +211,11 @@ func (g *gatherer) missing(path, name string, err error) {
 
 func (g *gatherer) problem(path, message, remedy string) {
 	g.problems = append(g.problems, g.doc.problem(path, message, remedy, verifier.ReasonKeysUnavailable))
+}
+
+// refuse reports what no file or object that appears later could mend.
+func (g *gatherer) refuse(path, message, remedy string) {
+	g.problems = append(g.problems, g.doc.problem(path, message, remedy, verifier.ReasonPolicyInvalid))
 }
 
 // problem makes a problem of a document that was read.

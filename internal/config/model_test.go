@@ -33,7 +33,7 @@ func testEnvironment() Environment {
 // build makes the first Snapshot of documents in memory.
 func build(documents ...*Document) *Snapshot {
 	return newBuilder(testEnvironment()).build(revision{
-		documents: documents, files: newFiles(), dark: func(*Document) bool { return true },
+		documents: documents, sources: newSources(nil), dark: func(*Document) bool { return true },
 	})
 }
 

@@ -37,6 +37,8 @@ func (n notationScheme) gather(g *gatherer, path string) {
 		for i, source := range stores.sources {
 			g.file(element(stores.path, i)+".file", source.File)
 			g.directory(element(stores.path, i)+".directory", source.Directory)
+			g.object(element(stores.path, i)+".secret", KindSecret, source.Secret)
+			g.object(element(stores.path, i)+".configMap", KindConfigMap, source.ConfigMap)
 		}
 	}
 }
@@ -110,7 +112,7 @@ func (c *compiler) certificates(path string, source api.TrustStoreSource) []*x50
 		return certificates
 	}
 	var all []*x509.Certificate
-	for _, field := range []string{path + ".file", path + ".directory"} {
+	for _, field := range []string{path + ".file", path + ".directory", path + ".secret", path + ".configMap"} {
 		for _, p := range c.material.pieces[field] {
 			certificates, err := notation.ParseCertificates(p.data)
 			if err != nil {

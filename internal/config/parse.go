@@ -7,6 +7,7 @@ import (
 	"io"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -48,6 +49,24 @@ func Parse(name string, data []byte) []*Document {
 		}
 	}
 	return documents
+}
+
+// ParseObject reads a document that is an object of a cluster, as JSON. Of
+// metadata only what a person writes may be in it.
+func ParseObject(data []byte) *Document {
+	doc := &Document{unknown: true}
+	if cause := unreadable(data); cause != nil {
+		doc.Problems = []Problem{*cause}
+	} else if documents := parseChunk("", data, 1); len(documents) == 1 {
+		doc = documents[0]
+	} else {
+		doc.Problems = []Problem{{Message: "not one document", Remedy: "Report this", Reason: verifier.ReasonInternal}}
+	}
+	doc.inCluster, doc.raw, doc.Line = true, data, 0
+	for i := range doc.Problems {
+		doc.Problems[i].Line = 0
+	}
+	return doc
 }
 
 // unreadable finds what is wrong with the file as a whole, or nil.
@@ -169,7 +188,7 @@ func lineOf(chunk []byte, expression string) int {
 
 // parseDocument reads one document and finds all that is wrong with it.
 func parseDocument(file string, root *yaml.Node) *Document {
-	doc := &Document{File: file, Line: root.Line}
+	doc := &Document{File: file, Line: root.Line, inCluster: file == ""}
 	doc.glean(root)
 	d := newDecoder()
 	readable := root.Kind == yaml.MappingNode && doc.checkHeader(root, d)
@@ -181,6 +200,10 @@ func parseDocument(file string, root *yaml.Node) *Document {
 		var policy api.ClusterTrustPolicy
 		d.decode(root, reflect.ValueOf(&policy).Elem(), "")
 		doc.Metadata, doc.Spec = policy.Metadata, policy.Spec
+	case doc.Kind == api.KindExemption:
+		var exemption api.Exemption
+		d.decode(root, reflect.ValueOf(&exemption).Elem(), "")
+		doc.Metadata, doc.Exemption = exemption.Metadata, exemption.Spec
 	default:
 		var policy api.TrustPolicy
 		d.decode(root, reflect.ValueOf(&policy).Elem(), "")
@@ -202,18 +225,18 @@ func (doc *Document) checkHeader(root *yaml.Node, d *decoder) bool {
 		}
 		return "", root.Line, false
 	}
-	kinds := []string{api.KindClusterTrustPolicy, api.KindTrustPolicy}
+	kinds := []string{api.KindClusterTrustPolicy, api.KindTrustPolicy, api.KindExemption}
 	switch kind, line, there := at("kind"); {
 	case !there:
 		d.problem(line, "kind", "is missing", "Write kind: "+list(kinds, "or"))
 	case kind == "List":
 		d.problem(line, "kind", `"List" is not read`, "Write each item as a document of its own, with --- between them")
-	case kind != kinds[0] && kind != kinds[1]:
-		remedy := "Only " + list(kinds, "and") + " are read here; keep other objects elsewhere"
+	case !slices.Contains(kinds, kind):
+		remedy := "Write " + list(kinds, "or") + ", and keep other objects elsewhere"
 		if meant := suggest(kind, kinds); meant != "" {
 			remedy = "Did you mean " + meant + "?"
 		}
-		d.problem(line, "kind", quote(kind)+" is not a kind of policy", remedy)
+		d.problem(line, "kind", quote(kind)+" is not a kind that is read here", remedy)
 	}
 	switch version, line, there := at("apiVersion"); {
 	case !there:

@@ -45,7 +45,7 @@ func FuzzDocuments(f *testing.F) {
 				t.Errorf("sound, but incomplete: %+v", doc)
 			}
 		}
-		s := newBuilder(env).build(revision{documents: documents, files: newFiles(), dark: func(*Document) bool { return true }})
+		s := newBuilder(env).build(revision{documents: documents, sources: newSources(nil), dark: func(*Document) bool { return true }})
 		for _, ref := range []verifier.Reference{{Registry: "shop.example.com", Repository: "a/b"}, {Registry: "docker.io", Repository: "library/nginx"}} {
 			for _, namespace := range []string{"", "team-a"} {
 				_, verdict := s.For(verifier.Request{Namespace: namespace, Image: ref})

@@ -16,6 +16,8 @@ import (
 type Snapshot struct {
 	env     Environment
 	cluster *index
+	// exemptions go before all policies.
+	exemptions exemptions
 	// tenants are the TrustPolicies by namespace. Those whose namespace could
 	// not be read are under every.
 	tenants map[string]*index
@@ -49,32 +51,35 @@ func (s *Snapshot) For(request verifier.Request) (*verifier.Chain, verifier.Verd
 			Reason: verifier.ReasonReferenceInvalid, Message: "names no image", Remedy: "Write it as registry/repository:tag",
 		})
 	}
-	chosen, refusal := s.choose(request)
+	n := newName(image)
+	if verdict, ok := s.exemptions.admit(request, &n); ok {
+		return nil, verdict
+	}
+	chosen, refusal := s.choose(request, &n)
 	if refusal != nil {
 		return nil, verifier.Refuse(image.String(), refusal)
 	}
 	if why := skipReasons(chosen.must, image); why != "" {
 		return nil, verifier.Exempt(image, displayNames(chosen.must), verifier.ReasonSkipped, why)
 	}
-	return s.chain(chosen, image), verifier.Verdict{}
+	return s.chain(chosen, image, s.exemptions.digests(request)), verifier.Verdict{}
 }
 
-func (s *Snapshot) choose(request verifier.Request) (selection, *verifier.Error) {
-	n := newName(request.Image)
+func (s *Snapshot) choose(request verifier.Request, n *name) (selection, *verifier.Error) {
 	for _, p := range s.dark {
 		if p.Kind != api.KindTrustPolicy || request.Namespace != "" && (p.Namespace == every || p.Namespace == request.Namespace) {
 			return selection{must: []*policy{p}, reach: p}, nil
 		}
 	}
 	if request.Namespace == "" {
-		return s.chooseForAll(&n)
+		return s.chooseForAll(n)
 	}
-	winners := s.cluster.winners(&n, func(p *policy) bool { return p.appliesIn(request.Namespace) })
+	winners := s.cluster.winners(n, func(p *policy) bool { return p.appliesIn(request.Namespace) })
 	cluster := policiesOf(preferNaming(winners))
 	if len(cluster) == 0 {
 		return selection{}, notFound("no ClusterTrustPolicy matches this image")
 	}
-	tenant := s.tenant(&n, request.Namespace)
+	tenant := s.tenant(n, request.Namespace)
 	if len(tenant) > 0 && !slices.ContainsFunc(cluster, func(p *policy) bool { return !p.delegate }) {
 		return selection{must: tenant, reach: reach(tenant, n.host)}, nil
 	}
@@ -187,7 +192,7 @@ func displayNames(policies []*policy) string {
 
 // chain gives the Chain of the policies; the same one as long as they are the
 // same, so that those who ask for the same decision share it.
-func (s *Snapshot) chain(chosen selection, image verifier.Reference) *verifier.Chain {
+func (s *Snapshot) chain(chosen selection, image verifier.Reference, exempting []*policy) *verifier.Chain {
 	var judging []*policy
 	key := strconv.AppendUint(nil, chosen.reach.serial, 36)
 	for _, p := range chosen.must {
@@ -196,14 +201,17 @@ func (s *Snapshot) chain(chosen selection, image verifier.Reference) *verifier.C
 			key = strconv.AppendUint(append(key, ' '), p.serial, 36)
 		}
 	}
+	for _, p := range exempting {
+		key = strconv.AppendUint(append(key, ' '), p.serial, 36)
+	}
 	if known, ok := s.chains.Load(string(key)); ok {
 		return known.(*verifier.Chain)
 	}
-	chain, _ := s.chains.LoadOrStore(string(key), s.newChain(judging, chosen.reach.store))
+	chain, _ := s.chains.LoadOrStore(string(key), s.newChain(judging, chosen.reach.store, exempting))
 	return chain.(*verifier.Chain)
 }
 
-func (s *Snapshot) newChain(policies []*policy, from verifier.Store) *verifier.Chain {
+func (s *Snapshot) newChain(policies []*policy, from verifier.Store, exempting []*policy) *verifier.Chain {
 	rules := make([]verifier.Policy, 0, len(policies))
 	var broken *verifier.Error
 	for _, p := range policies {
@@ -217,7 +225,11 @@ func (s *Snapshot) newChain(policies []*policy, from verifier.Store) *verifier.C
 	if broken != nil {
 		return verifier.NewBrokenChain(rules, broken)
 	}
-	return verifier.NewChain(rules, from, s.env.Memory)
+	exemptions := make([]verifier.Exemption, len(exempting))
+	for i, p := range exempting {
+		exemptions[i] = *p.exemption
+	}
+	return verifier.NewChain(rules, from, s.env.Memory, exemptions...)
 }
 
 // keepChains takes over the Chains of policies that are still in force.

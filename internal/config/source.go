@@ -48,7 +48,7 @@ type Source struct {
 	files   map[string]*fileState // by path
 	seen    [sha256.Size]byte     // all bytes that the Snapshot was made of
 	watched map[string]string     // directories in which changes matter; if only of one file, its name
-	known   map[Problem]bool      // what was logged
+	reports reporter
 }
 
 // fileState is what is known of one file of documents. Not changed once made.
@@ -82,9 +82,19 @@ func Load(ctx context.Context, options Options) (*Source, error) {
 	if _, err := documentFiles(options.Path); err != nil {
 		return nil, fmt.Errorf("read policies: %w", err)
 	}
-	s := &Source{options: options, builder: newBuilder(options.Environment), known: map[Problem]bool{}}
+	s := &Source{options: options, builder: newBuilder(options.Environment), reports: newReporter(options.Log)}
 	s.Reload(ctx)
 	return s, nil
+}
+
+// Ready says why nothing can be decided, or gives nil.
+func (s *Source) Ready() error { return s.Snapshot().Ready() }
+
+// remind tells of Exemptions that end.
+func (s *Source) remind(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reports.reminders(ctx, s.Snapshot())
 }
 
 // Snapshot is the latest. It is never nil.
@@ -100,16 +110,16 @@ func (s *Source) Reload(ctx context.Context) bool {
 		return false
 	}
 	next := s.builder.build(r)
-	s.seen, s.watched = s.sum(r), s.directories(r.files)
+	s.seen, s.watched = s.sum(r), s.directories(r.sources)
 	s.snapshot.Store(next)
-	s.report(ctx, next)
+	s.reports.snapshot(ctx, next)
 	s.options.OnChange(next)
 	return true
 }
 
 // directories lists where changes matter: beside each file, and where links
 // lead, because what a ConfigMap mounts changes by a link being replaced.
-func (s *Source) directories(files *files) map[string]string {
+func (s *Source) directories(files *sources) map[string]string {
 	// A directory of documents may itself be replaced; what else is beside it
 	// does not matter.
 	watched := map[string]string{filepath.Dir(filepath.Clean(s.options.Path)): filepath.Base(s.options.Path)}
@@ -139,24 +149,4 @@ func (s *Source) directories(files *files) map[string]string {
 		}
 	}
 	return watched
-}
-
-// report logs what is new: what was loaded, and each problem once.
-func (s *Source) report(ctx context.Context, next *Snapshot) {
-	counts := next.Count()
-	s.options.Log.InfoContext(ctx, "policies loaded",
-		slog.Int("ready", counts[StateReady]), slog.Int("lastGood", counts[StateLastGood]), slog.Int("broken", counts[StateBroken]))
-	known := map[Problem]bool{}
-	for _, p := range next.problems {
-		known[p] = true
-		if !s.known[p] {
-			s.options.Log.WarnContext(ctx, "policy problem",
-				slog.String("file", p.File), slog.Int("line", p.Line), slog.String("policy", p.Policy),
-				slog.String("path", p.Path), slog.String("problem", p.Message), slog.String("remedy", p.Remedy))
-		}
-	}
-	s.known = known
-	if err := next.Ready(); err != nil {
-		s.options.Log.ErrorContext(ctx, "nothing can be decided", slog.Any("error", err))
-	}
 }

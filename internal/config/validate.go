@@ -20,8 +20,13 @@ func (doc *Document) validate(d *decoder) {
 	doc.lines = d.lines
 	v := validator{d, doc}
 	v.metadata()
-	v.images()
-	v.namespaces()
+	if doc.Kind == api.KindExemption {
+		v.exemption()
+		return
+	}
+	v.images(doc.Spec.Images)
+	v.literalHosts()
+	v.namespaces(doc.Spec.Namespaces)
 	v.contact()
 	v.registries()
 	v.require()
@@ -30,6 +35,14 @@ func (doc *Document) validate(d *decoder) {
 // at reports a problem of the value at the path.
 func (v validator) at(path, message, remedy string) {
 	v.problem(v.doc.line(path), path, message, remedy)
+}
+
+// where says where another value of the document is.
+func (v validator) where(path string) string {
+	if v.doc.inCluster {
+		return "at " + path
+	}
+	return fmt.Sprintf("in line %d", v.doc.line(path))
 }
 
 // limit reports a list that is too long.
@@ -49,8 +62,8 @@ func (v validator) metadata() {
 		v.at("metadata.name", "the name is empty", "Write lower case letters, digits, - and .")
 	}
 	switch {
-	case v.doc.Kind == api.KindClusterTrustPolicy && m.Namespace != "":
-		v.at("metadata.namespace", "a ClusterTrustPolicy is in no namespace", "Delete it, or write spec.namespaces to say where the policy applies")
+	case v.doc.Kind != api.KindTrustPolicy && m.Namespace != "":
+		v.at("metadata.namespace", v.doc.Kind+" is a kind without namespace", "Delete it, or write spec.namespaces to say where it applies")
 	case v.doc.Kind == api.KindTrustPolicy && m.Namespace == "":
 		v.at("metadata.namespace", "is missing", "A TrustPolicy applies in its own namespace; write which")
 	case m.Namespace != "" && !isLabel(m.Namespace):
@@ -58,11 +71,10 @@ func (v validator) metadata() {
 	}
 }
 
-func (v validator) images() {
-	spec := v.doc.Spec
-	v.limit("spec.images", len(spec.Images), api.MaxImages)
+func (v validator) images(list []string) {
+	v.limit("spec.images", len(list), api.MaxImages)
 	first := map[string]int{}
-	for i, text := range spec.Images {
+	for i, text := range list {
 		path := element("spec.images", i)
 		p, e := parsePattern(text)
 		if e != nil {
@@ -72,11 +84,21 @@ func (v validator) images() {
 			continue
 		}
 		if at, twice := first[p.text]; twice {
-			v.at(path, quote(p.text)+" is there twice", fmt.Sprintf("Delete this one; the first is in line %d", v.doc.line(element("spec.images", at))))
+			v.at(path, quote(p.text)+" is there twice", "Delete this one; the first is "+v.where(element("spec.images", at)))
 			continue
 		}
 		first[p.text] = i
-		if spec.WhenUndecided == api.WhenUndecidedAllow && p.host.literal == "" {
+	}
+}
+
+// literalHosts wants them where an absent registry admits images.
+func (v validator) literalHosts() {
+	if v.doc.Spec.WhenUndecided != api.WhenUndecidedAllow {
+		return
+	}
+	for i, text := range v.doc.Spec.Images {
+		path := element("spec.images", i)
+		if p, e := parsePattern(text); e == nil && p.host.literal == "" && !v.reported(path) {
 			v.at(path, "whenUndecided: allow needs a literal host, and "+quote(p.text)+" has a wildcard in it", "Write each host, or whenUndecided: deny")
 		}
 	}
@@ -85,8 +107,7 @@ func (v validator) images() {
 // reported reports whether there is a problem about the path already.
 func (v validator) reported(path string) bool { return v.faulty[path] }
 
-func (v validator) namespaces() {
-	list := v.doc.Spec.Namespaces
+func (v validator) namespaces(list []string) {
 	v.limit("spec.namespaces", len(list), api.MaxNamespaces)
 	seen := map[string]bool{}
 	for i, text := range list {
@@ -153,6 +174,7 @@ func (v validator) registries() {
 		if c := r.Auth.DockerConfig; c != nil && c.Path == "" {
 			v.empty(path + ".auth.dockerConfig.path")
 		}
+		v.objectReference(path+".auth.pullSecret", r.Auth.PullSecret)
 		if s := r.Auth.Static; s != nil {
 			at := path + ".auth.static"
 			v.dataSource(at+".password", s.Password)
@@ -177,7 +199,7 @@ func (v validator) registryHost(path, text string, i int, first map[string]int) 
 		return
 	}
 	if at, twice := first[host]; twice {
-		v.at(path, quote(host)+" is there twice", fmt.Sprintf("Delete one of them; the first is in line %d", v.doc.line(element("spec.registries", at)+".host")))
+		v.at(path, quote(host)+" is there twice", "Delete one of them; the first is "+v.where(element("spec.registries", at)+".host"))
 		return
 	}
 	first[host] = i
@@ -235,6 +257,32 @@ func (v validator) dataSource(path string, s *api.DataSource) {
 	}
 	if s.File == "" {
 		v.empty(path + ".file")
+	}
+	v.keyReference(path+".secret", s.Secret)
+	v.keyReference(path+".configMap", s.ConfigMap)
+}
+
+func (v validator) keyReference(path string, ref *api.KeyReference) {
+	if ref == nil {
+		return
+	}
+	v.objectReference(path, &ref.ObjectReference)
+	if ref.Key == "" {
+		v.empty(path + ".key")
+	}
+}
+
+func (v validator) objectReference(path string, ref *api.ObjectReference) {
+	if ref == nil {
+		return
+	}
+	if ref.Name == "" {
+		v.empty(path + ".name")
+	} else if !isSubdomain(ref.Name) {
+		v.at(path+".name", quote(ref.Name)+" is not the name of an object", "Write lower case letters, digits, - and .")
+	}
+	if ref.Namespace != "" && !isLabel(ref.Namespace) {
+		v.at(path+".namespace", quote(ref.Namespace)+" is not a namespace", "Write lower case letters, digits and -")
 	}
 }
 

@@ -24,7 +24,7 @@ func (v validator) require() {
 		case !isWord(name):
 			v.at(path, quote(name)+" is not a name", fmt.Sprintf("Write letters, digits, - . and _, at most %d", api.MaxName))
 		case first[name] != "":
-			v.at(path, quote(name)+" is the name of two checks", fmt.Sprintf("Rename one; the first is in line %d", v.doc.line(first[name])))
+			v.at(path, quote(name)+" is the name of two checks", "Rename one; the first is "+v.where(first[name]))
 		default:
 			first[name] = path
 		}
@@ -108,6 +108,8 @@ func (v validator) sources(path string, sources []api.TrustStoreSource) {
 		if s.Directory == "" {
 			v.empty(at + ".directory")
 		}
+		v.keyReference(at+".secret", s.Secret)
+		v.keyReference(at+".configMap", s.ConfigMap)
 	}
 }
 

@@ -49,6 +49,7 @@ func (s *Source) Run(ctx context.Context) error {
 		case err := <-watcher.Errors:
 			s.options.Log.WarnContext(ctx, "some changes of policies were not announced", slog.Any("error", err))
 		case <-check.C:
+			s.remind(ctx)
 		}
 		s.Reload(ctx)
 		s.follow(ctx, watcher)
@@ -121,6 +122,7 @@ func (s *Source) poll(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-check.C:
+			s.remind(ctx)
 			s.Reload(ctx)
 		}
 	}

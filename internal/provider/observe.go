@@ -32,6 +32,7 @@ type metrics struct {
 	inFlight         *telemetry.Gauge
 	keys             *telemetry.Counter
 	keySeconds       *telemetry.Histogram
+	audited          *telemetry.Counter
 	panics           *telemetry.Counter
 	connectionErrors *telemetry.Counter
 }
@@ -58,6 +59,7 @@ func newMetrics(m *telemetry.Metrics) metrics {
 		inFlight:         m.Gauge("countersign_requests_in_flight", "Requests being answered.", endpoint),
 		keys:             m.Counter("countersign_keys_total", "Keys by status and reason.", endpoint, status, reason),
 		keySeconds:       m.Histogram("countersign_key_duration_seconds", "Time spent on one key.", seconds, endpoint),
+		audited:          m.Counter("countersign_audited_total", "Keys that were admitted as AUDIT_ONLY, by what the reason would have been.", reason),
 		panics:           m.Counter("countersign_panics_total", "Panics caught at the door. Each is a bug: report it."),
 		connectionErrors: m.Counter("countersign_connection_errors_total", "Connections that came to nothing, failed TLS handshakes above all."),
 	}
@@ -93,6 +95,9 @@ func (s *Server) fresh(ctx context.Context, e *endpoint, answers []answer, now t
 		status, reason := a.outcome()
 		s.metrics.keys.Inc(e.name, status, reason)
 		s.metrics.keySeconds.Observe(a.took.Seconds(), e.name)
+		if audited := a.verdict.Audited(); audited != "" {
+			s.metrics.audited.Inc(string(audited))
+		}
 		a.fresh = status != statusUnchanged && s.repeats.first(now, e.name, a.key, status, reason, string(a.verdict.Digest()), a.value)
 		log = log || a.fresh
 	}

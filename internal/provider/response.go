@@ -154,5 +154,7 @@ func appendValue(b []byte, a *answer, now time.Time, trace string) []byte {
 	}
 	b = append(b, `,"policy":`...)
 	b = appendString(b, v.Policy())
+	b = append(b, `,"audited":`...)
+	b = appendString(b, string(v.Audited()))
 	return append(b, '}')
 }

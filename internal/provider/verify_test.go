@@ -74,7 +74,7 @@ func TestEachKindOfImageHasItsStatus(t *testing.T) {
 func TestEveryFieldIsAlwaysThere(t *testing.T) {
 	d := open(t, provider.Options{Select: stocked().Select})
 	fields := []string{
-		"digest", "image", "isSuccess", "message", "pinned", "policy", "reason", "remedy",
+		"audited", "digest", "image", "isSuccess", "message", "pinned", "policy", "reason", "remedy",
 		"status", "succeeded", "timestamp", "traceID", "verifierReports", "version",
 	}
 	reportFields := []string{

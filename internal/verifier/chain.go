@@ -34,6 +34,7 @@ type Chain struct {
 	exhaustive   bool
 	store        Store
 	memory       *Memory
+	exemptions   []Exemption
 	broken       *Error
 	decisions    flight.Group[decision]
 }
@@ -42,12 +43,15 @@ type Chain struct {
 type decision struct {
 	verdict   Verdict
 	undecided *Undecided
+	// away is why a policy that admits the image could not be decided, or nil.
+	away *Error
 }
 
-// NewChain makes the chain of the policies that must all hold. The store is
-// the view of the registries that the first of them asked for.
-func NewChain(policies []Policy, store Store, memory *Memory) *Chain {
-	c := &Chain{policies: policies, names: names(policies), store: store, memory: memory}
+// NewChain makes the chain of the policies that must all hold, unless one of
+// the exemptions names the image's digest. The store is the view of the
+// registries that the first policy asked for.
+func NewChain(policies []Policy, store Store, memory *Memory, exemptions ...Exemption) *Chain {
+	c := &Chain{policies: policies, names: names(policies), store: store, memory: memory, exemptions: exemptions}
 	var all []Wanted
 	for _, policy := range policies {
 		c.exhaustive = c.exhaustive || exhaustive(policy.Require)
@@ -190,10 +194,14 @@ func (c *Chain) work(ctx context.Context, ref Reference) decision {
 		})
 	}
 	d := c.decide(ctx, ref, c.exhaustive)
+	cause := d.away
 	if d.undecided != nil {
-		switch d.undecided.Reason() {
+		cause = d.undecided.err
+	}
+	if cause != nil {
+		switch cause.Reason {
 		case ReasonRegistryUnreachable, ReasonRegistryThrottled, ReasonTimeout:
-			c.memory.slow.Put(ref.Registry, d.undecided.err, 0, time.Now().Add(slowHostAge))
+			c.memory.slow.Put(ref.Registry, cause, 0, time.Now().Add(slowHostAge))
 			return d
 		}
 	}
@@ -205,6 +213,11 @@ func (c *Chain) decide(ctx context.Context, ref Reference, exhaustive bool) deci
 	subject, err := c.store.Resolve(ctx, ref)
 	if err != nil {
 		return c.unseen(ref, undecidedError(err))
+	}
+	for _, e := range c.exemptions {
+		if verdict, ok := e.admit(subject); ok {
+			return decision{verdict: verdict}
+		}
 	}
 	return c.conclude(subject, c.look(ctx, subject, exhaustive))
 }

@@ -417,3 +417,95 @@ func TestAThousandCallersOfManyImages(t *testing.T) {
 		}
 	}
 }
+
+// TestAnAuditingPolicyAdmitsAndSaysWhatWouldHaveBeen, and only it does.
+func TestAnAuditingPolicyAdmitsAndSaysWhatWouldHaveBeen(t *testing.T) {
+	unreachable := &verifier.Error{Reason: verifier.ReasonRegistryUnreachable, Message: "the registry cannot be reached"}
+	for name, c := range map[string]struct {
+		signer        string
+		resolve       error
+		enforcing     string // whom another policy wants, or nobody
+		want, audited string
+	}{
+		"trusted":                       {signer: "alice", want: "TRUSTED/TRUSTED"},
+		"a stranger's":                  {signer: "mallory", want: "EXEMPT/AUDIT_ONLY", audited: "IDENTITY_NOT_TRUSTED"},
+		"unsigned":                      {want: "EXEMPT/AUDIT_ONLY", audited: "SIGNATURE_NOT_FOUND"},
+		"undecided":                     {resolve: unreachable, want: "EXEMPT/AUDIT_ONLY", audited: "REGISTRY_UNREACHABLE"},
+		"another policy holds":          {signer: "bob", enforcing: "bob", want: "EXEMPT/AUDIT_ONLY", audited: "IDENTITY_NOT_TRUSTED"},
+		"another policy does not":       {signer: "alice", enforcing: "bob", want: "UNTRUSTED/IDENTITY_NOT_TRUSTED"},
+		"another policy is undecided":   {resolve: unreachable, enforcing: "bob", want: "undecided/REGISTRY_UNREACHABLE"},
+		"neither holds, another counts": {signer: "mallory", enforcing: "bob", want: "UNTRUSTED/IDENTITY_NOT_TRUSTED"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := &verifiertest.Store{}
+			if subject := store.Tag(image, digestA); c.signer != "" {
+				store.Sign(subject, c.signer)
+			}
+			store.BeforeResolve = func(context.Context, verifier.Reference) error { return c.resolve }
+			policies := []verifier.Policy{{Name: "audit", AuditOnly: true, Require: verifiertest.Check("a", "alice")}}
+			if c.enforcing != "" {
+				policies = append(policies, verifier.Policy{Name: "enforce", Require: verifiertest.Check("b", c.enforcing)})
+			}
+			v, err := verifier.NewChain(policies, store, verifier.NewMemory(1<<20)).Verify(t.Context(), reference(t, image))
+			if got := answer(v, err); got != c.want || string(v.Audited()) != c.audited {
+				t.Errorf("%s, audited %q: %s", got, v.Audited(), v.Message())
+			}
+			if c.audited != "" && !strings.Contains(v.Message(), ": only audited: ") {
+				t.Error(v.Message())
+			}
+		})
+	}
+}
+
+// TestAnAbsentRegistryIsKnownWhoeverAdmits: a policy that admits meanwhile makes
+// nobody wait again.
+func TestAnAbsentRegistryIsKnownWhoeverAdmits(t *testing.T) {
+	for name, policy := range map[string]verifier.Policy{
+		"mode: audit": {AuditOnly: true}, "whenUndecided: allow": {AllowUnreachable: true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			policy.Name, policy.Require = "p", verifiertest.Check("a", "alice")
+			store := &verifiertest.Store{BeforeResolve: func(ctx context.Context, _ verifier.Reference) error {
+				time.Sleep(time.Second)
+				return &verifier.Error{Reason: verifier.ReasonRegistryUnreachable, Message: "away"}
+			}}
+			chain := verifier.NewChain([]verifier.Policy{policy}, store, verifier.NewMemory(1<<20))
+			for i, want := range []time.Duration{time.Second, 300 * time.Millisecond} {
+				start := time.Now()
+				if got := answer(chain.Verify(t.Context(), reference(t, image))); !strings.HasPrefix(got, "EXEMPT/") {
+					t.Errorf("%s: %s", name, got)
+				}
+				if took := time.Since(start); took != want {
+					t.Errorf("%s: attempt %d took %s", name, i+1, took)
+				}
+			}
+			time.Sleep(time.Second) // what nobody waits for ends too
+			synctest.Wait()
+		})
+	}
+}
+
+// TestAnExemptionByDigestWaitsForTheDigest of an image that is asked for by tag.
+func TestAnExemptionByDigestWaitsForTheDigest(t *testing.T) {
+	for name, c := range map[string]struct {
+		digest digest.Digest
+		until  time.Duration
+		want   string
+	}{
+		"the digest":     {digestA, time.Hour, "EXEMPT/EXEMPTED"},
+		"another digest": {digestB, time.Hour, "UNKNOWN/SIGNATURE_NOT_FOUND"},
+		"ended":          {digestA, -time.Second, "UNKNOWN/SIGNATURE_NOT_FOUND"},
+	} {
+		store := &verifiertest.Store{}
+		store.Tag(image, digestA)
+		exemption := verifier.Exemption{Name: "hotfix", Reason: "a test", Digests: []digest.Digest{c.digest}, Until: time.Now().Add(c.until)}
+		chain := verifier.NewChain([]verifier.Policy{{Name: "p", Require: verifiertest.Check("a", "alice")}}, store, verifier.NewMemory(1<<20), exemption)
+		v, err := chain.Verify(t.Context(), reference(t, image))
+		if got := answer(v, err); got != c.want {
+			t.Errorf("%s: %s", name, got)
+		}
+		if v.Success() && (v.Digest() != digestA || v.Policy() != "Exemption hotfix") {
+			t.Errorf("%s: %s of %s", name, v.Digest(), v.Policy())
+		}
+	}
+}

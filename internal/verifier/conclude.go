@@ -29,12 +29,25 @@ func (c *Chain) conclude(subject Subject, seen *observations) decision {
 		v.message = line(subject.Reference.String(), subject.Digest, "trusted, signed by "+signers(root), "", "", Policy{})
 	case OutcomeExempt:
 		v.status = StatusExempt
-		v.reason, v.message = exempt(policy, subject, root)
+		v.reason, v.audited, v.message = exempt(policy, subject, root)
 	default:
 		v.status, v.reason, v.remedy = deniedStatus(root), root.Err.Reason, root.Err.Remedy
 		v.message = line(subject.Reference.String(), subject.Digest, root.Err.Message, wants(policy), root.Err.Remedy, policy)
 	}
-	return decision{verdict: v}
+	return decision{verdict: v, away: away(root)}
+}
+
+// away is why a policy that nevertheless admits the image could not be decided,
+// or nil.
+func away(root Node) *Error {
+	for _, policy := range root.Children {
+		for _, tree := range policy.Children {
+			if tree.Outcome == OutcomeUndecided {
+				return tree.Err
+			}
+		}
+	}
+	return nil
 }
 
 // judgePolicy decides one policy's tree, and lets pass what its author allowed
@@ -42,7 +55,10 @@ func (c *Chain) conclude(subject Subject, seen *observations) decision {
 func judgePolicy(policy Policy, seen *observations) Node {
 	tree := decide(policy.Require, seen)
 	node := Node{Rule: "policy", Name: policy.Name, Outcome: tree.Outcome, Err: tree.Err, Children: []Node{tree}}
-	if policy.AllowUnreachable && tree.Outcome == OutcomeUndecided && onlyUnreachable(tree) {
+	switch {
+	case policy.AuditOnly && tree.Outcome < OutcomeExempt:
+		node.Outcome = OutcomeExempt
+	case policy.AllowUnreachable && tree.Outcome == OutcomeUndecided && onlyUnreachable(tree):
 		node.Outcome = OutcomeExempt
 	}
 	return node
@@ -69,17 +85,21 @@ func onlyUnreachable(n Node) bool {
 }
 
 // exempt words the answer for an image that is admitted without being trusted.
-func exempt(policy Policy, subject Subject, root Node) (Reason, string) {
+// Audited is what would have been the reason, where the answer is AUDIT_ONLY.
+func exempt(policy Policy, subject Subject, root Node) (reason, audited Reason, message string) {
 	image := subject.Reference.String()
-	if root.Err != nil { // allowed while unreachable
-		return ReasonExempted, line(image, subject.Digest,
+	switch {
+	case root.Err != nil && policy.AuditOnly:
+		return ReasonAuditOnly, root.Err.Reason, line(image, subject.Digest, "only audited: "+root.Err.Message, wants(policy), root.Err.Remedy, policy)
+	case root.Err != nil: // allowed while unreachable
+		return ReasonExempted, "", line(image, subject.Digest,
 			"not verified: "+root.Err.Message+"; policy "+policy.Name+" admits it meanwhile", "", "", Policy{})
 	}
 	cause := "only audited"
 	if failed := Logged(root); len(failed) > 0 {
-		cause += ": " + failed[0].Message
+		audited, cause = failed[0].Reason, cause+": "+failed[0].Message
 	}
-	return ReasonAuditOnly, line(image, subject.Digest, cause, "", "", policy)
+	return ReasonAuditOnly, audited, line(image, subject.Digest, cause, "", "", policy)
 }
 
 // Logged lists the failed validations that a verification level let through.

@@ -136,6 +136,9 @@ type Policy struct {
 	// Owner and HelpURL are shown in denials.
 	Owner, HelpURL string
 	Require        Rule
+	// AuditOnly answers EXEMPT where the policy does not hold or cannot be
+	// decided (mode: audit).
+	AuditOnly bool
 	// AllowUnreachable answers EXEMPT where the registry is unreachable or
 	// throttles (whenUndecided: allow). No other undecided passes.
 	AllowUnreachable bool

@@ -10,6 +10,7 @@ import (
 type Verdict struct {
 	status  Status
 	reason  Reason
+	audited Reason
 	message string
 	remedy  string
 	subject Subject
@@ -46,6 +47,10 @@ func (v Verdict) Status() Status { return v.status }
 
 // Reason of the verdict.
 func (v Verdict) Reason() Reason { return v.reason }
+
+// Audited is what the reason would be if the policy, or the verification level
+// of its check, did not only audit; empty unless Reason is AUDIT_ONLY.
+func (v Verdict) Audited() Reason { return v.audited }
 
 // Success reports whether the image may run: TRUSTED or EXEMPT.
 func (v Verdict) Success() bool { return v.status == StatusTrusted || v.status == StatusExempt }

@@ -70,13 +70,22 @@ func (d *DockerConfig) Credential(ctx context.Context, host string) (Credential,
 			return credential, err
 		}
 	}
-	entry, ok := lookup(config.Auths, host)
+	credential, err := config.credential(host)
+	if err != nil {
+		return Credential{}, fmt.Errorf("docker configuration %s: %w", d.path, err)
+	}
+	return credential, nil
+}
+
+// credential is what auths has for the host; anonymous where it has nothing.
+func (c dockerConfig) credential(host string) (Credential, error) {
+	entry, ok := lookup(c.Auths, host)
 	if !ok {
 		return Credential{}, nil
 	}
 	credential, err := entry.credential()
 	if err != nil {
-		return Credential{}, fmt.Errorf("docker configuration %s: auths[%q]: %w", d.path, host, err)
+		return Credential{}, fmt.Errorf("auths[%q]: %w", host, err)
 	}
 	return credential, nil
 }
@@ -104,11 +113,19 @@ func (d *DockerConfig) load() (dockerConfig, error) {
 	if len(data) > maxConfigBytes {
 		return dockerConfig{}, errors.New("larger than 1 MiB")
 	}
+	config, err := parseDockerConfig(data)
+	if err != nil {
+		return dockerConfig{}, err
+	}
+	d.read, d.config = info, config
+	return config, nil
+}
+
+func parseDockerConfig(data []byte) (dockerConfig, error) {
 	var config dockerConfig
 	if err := json.Unmarshal(data, &config); err != nil {
 		return dockerConfig{}, errors.New("not JSON of the expected form") // the decoder's text may quote a secret
 	}
-	d.read, d.config = info, config
 	return config, nil
 }
 

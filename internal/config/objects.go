@@ -1,0 +1,169 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// restorePatience is how long a start waits for the cluster's objects before the
+// last good ones are taken from disk: an API server that is there answers sooner.
+const restorePatience = 10 * time.Second
+
+// ObjectsOptions say what Objects are made of.
+type ObjectsOptions struct {
+	// Environment is what compiled policies use.
+	Environment Environment
+	// Reader reads the Secrets and ConfigMaps that documents refer to.
+	Reader ObjectReader
+	// LastGood is a file in which the documents in force are kept with what they
+	// refer to, for a start without API server; empty: nowhere.
+	LastGood string
+	// Log hears of what was loaded; nil: nobody.
+	Log *slog.Logger
+}
+
+// Objects keeps a Snapshot of documents that are objects of a cluster. Whoever
+// watches the cluster hands them over; see ParseObject and Update. Safe for
+// concurrent use.
+type Objects struct {
+	options  ObjectsOptions
+	snapshot atomic.Pointer[Snapshot]
+	loaded   chan struct{} // closed when the cluster's objects were read once
+
+	mu       sync.Mutex // guards all below, and makes one Snapshot at a time
+	builder  *builder
+	first    map[ID]bool                  // broken since the first load, so that nobody knows what they would say
+	material map[Object]map[string][]byte // what objects held when they could be read last
+	saved    []byte
+	report   reporter
+}
+
+// NewObjects makes Objects of which nothing is known yet: every image is
+// undecided until Update or Restore.
+func NewObjects(options ObjectsOptions) *Objects {
+	if options.Log == nil {
+		options.Log = slog.New(slog.DiscardHandler)
+	}
+	o := &Objects{
+		options: options, loaded: make(chan struct{}), builder: newBuilder(options.Environment),
+		material: map[Object]map[string][]byte{}, report: newReporter(options.Log),
+	}
+	unread := &policy{
+		ID: ID{Kind: api.KindClusterTrustPolicy},
+		broken: &verifier.Error{
+			Reason: verifier.ReasonPolicyInvalid, Message: "the policies have not been read from the cluster yet", Remedy: "Try again in a few seconds",
+		},
+	}
+	waiting := &Snapshot{env: options.Environment, cluster: newIndex(nil), exemptions: newExemptions(nil), dark: []*policy{unread}}
+	o.snapshot.Store(waiting)
+	return o
+}
+
+// Snapshot is the latest. It is never nil.
+func (o *Objects) Snapshot() *Snapshot { return o.snapshot.Load() }
+
+// Ready says why nothing can be decided, or gives nil.
+func (o *Objects) Ready() error { return o.Snapshot().Ready() }
+
+// Update makes a Snapshot of all the documents that the cluster holds now, and
+// of what they refer to. The Snapshot is in force when it returns.
+func (o *Objects) Update(ctx context.Context, documents []*Document) *Snapshot {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	next := o.build(ctx, documents, newSources(remembering{o.options.Reader, o.material}))
+	select {
+	case <-o.loaded:
+	default:
+		close(o.loaded)
+	}
+	o.save(ctx)
+	return next
+}
+
+func (o *Objects) build(ctx context.Context, documents []*Document, from *sources) *Snapshot {
+	if o.first == nil {
+		o.first = map[ID]bool{}
+		for _, doc := range documents {
+			o.first[doc.ID] = o.builder.last[doc.ID] == nil
+		}
+	}
+	next := o.builder.build(revision{
+		documents: documents, sources: from, dark: func(doc *Document) bool { return o.first[doc.ID] },
+	})
+	for id := range o.builder.last {
+		delete(o.first, id)
+	}
+	o.snapshot.Store(next)
+	o.report.snapshot(ctx, next)
+	return next
+}
+
+// Run restores the last good documents if the cluster's cannot be read in time,
+// and reminds of Exemptions that end, until ctx does.
+func (o *Objects) Run(ctx context.Context) error {
+	remind := time.NewTicker(defaultCheckInterval)
+	defer remind.Stop()
+	patience := time.NewTimer(restorePatience)
+	defer patience.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-patience.C:
+			o.restoreUnlessLoaded(ctx)
+		case <-remind.C:
+			o.mu.Lock()
+			o.report.reminders(ctx, o.Snapshot())
+			o.mu.Unlock()
+		}
+	}
+}
+
+func (o *Objects) restoreUnlessLoaded(ctx context.Context) {
+	select {
+	case <-o.loaded:
+		return
+	default:
+	}
+	if err := o.Restore(ctx); err != nil {
+		o.options.Log.WarnContext(ctx, "the cluster's policies cannot be read, and none were kept on disk", slog.Any("error", err))
+		return
+	}
+	o.options.Log.WarnContext(ctx, "the cluster's policies cannot be read; those that were good last are in force")
+}
+
+// errLoaded says that there is nothing to restore any more.
+var errLoaded = errors.New("the cluster's objects were read already")
+
+// Restore puts the documents into force that were kept on disk, until Update.
+func (o *Objects) Restore(ctx context.Context) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case <-o.loaded:
+		return errLoaded
+	default:
+	}
+	kept, err := readLastGood(o.options.LastGood)
+	if err != nil {
+		return err
+	}
+	documents, material := kept.content()
+	o.material = material
+	o.build(ctx, documents, newSources(remembered{o.namespace(), material}))
+	return nil
+}
+
+func (o *Objects) namespace() string {
+	if o.options.Reader == nil {
+		return ""
+	}
+	return o.options.Reader.Namespace()
+}
