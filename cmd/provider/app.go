@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/countersign-dev/countersign/internal/cluster"
 	"github.com/countersign-dev/countersign/internal/config"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/telemetry"
@@ -29,13 +30,26 @@ const (
 type appOptions struct {
 	config        string
 	allowLoopback bool
-	log           *slog.Logger       // nil: nobody hears
-	metrics       *telemetry.Metrics // nil: nobody counts
+	// cluster is set where the policies are objects of a cluster.
+	cluster      *clusterOptions
+	certificates *cluster.Certificates
+	timeouts     [2]time.Duration
+	log          *slog.Logger       // nil: nobody hears
+	metrics      *telemetry.Metrics // nil: nobody counts
+}
+
+// policies are where the documents come from: files, or objects of a cluster.
+type policies interface {
+	Snapshot() *config.Snapshot
+	// Ready says why nothing can be decided, or gives nil.
+	Ready() error
+	// Run keeps the Snapshot up to date until ctx ends.
+	Run(ctx context.Context) error
 }
 
 // app is the program wired: what serve and the commands share.
 type app struct {
-	source *config.Source
+	policies
 }
 
 func newApp(ctx context.Context, o appOptions) (*app, error) {
@@ -52,29 +66,27 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 	if o.metrics != nil {
 		showCaches(o.metrics, memory, registries)
 	}
-	source, err := config.Load(ctx, config.Options{
-		Path: o.config,
-		Environment: config.Environment{
-			View:       func(options store.ViewOptions) (verifier.Store, error) { return registries.View(options) },
-			Memory:     memory,
-			Revocation: revocation,
-		},
-		Log: o.log,
+	from, err := newPolicies(ctx, o, config.Environment{
+		View:       func(options store.ViewOptions) (verifier.Store, error) { return registries.View(options) },
+		Memory:     memory,
+		Revocation: revocation,
 	})
 	if err != nil {
 		return nil, err
 	}
 	if o.metrics != nil {
-		showPolicies(o.metrics, source.Snapshot)
-		showExemptions(o.metrics, source.Snapshot)
+		showPolicies(o.metrics, from.Snapshot)
+		showExemptions(o.metrics, from.Snapshot)
 	}
-	return &app{source: source}, nil
+	return &app{from}, nil
 }
 
-func (a *app) snapshot() *config.Snapshot { return a.source.Snapshot() }
-
-// ready says why nothing can be decided yet.
-func (a *app) ready() error { return a.snapshot().Ready() }
+func newPolicies(ctx context.Context, o appOptions, env config.Environment) (policies, error) {
+	if o.cluster != nil {
+		return newClusterPolicies(o.cluster, o.certificates, o.timeouts, env, o.log)
+	}
+	return config.Load(ctx, config.Options{Path: o.config, Environment: env, Log: o.log})
+}
 
 // inspectOptions are the flags of the commands that look at images.
 type inspectOptions struct {
@@ -102,7 +114,7 @@ func (o *inspectOptions) open(command *cobra.Command) (*app, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, problem := range app.snapshot().Problems() {
+	for _, problem := range app.Snapshot().Problems() {
 		_, _ = fmt.Fprintln(command.ErrOrStderr(), problem)
 	}
 	return app, nil

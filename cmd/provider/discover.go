@@ -70,7 +70,7 @@ func (o *inspectOptions) discover(command *cobra.Command, image string) error {
 	if err != nil {
 		return err
 	}
-	chain, verdict := app.snapshot().For(verifier.Request{Namespace: o.namespace, Image: ref})
+	chain, verdict := app.Snapshot().For(verifier.Request{Namespace: o.namespace, Image: ref})
 	if chain == nil {
 		printAnswer(t, newAnswer(image, verdict, nil, 0))
 		return exitError(exitRefused)

@@ -36,7 +36,7 @@ func (a *app) resolve(ctx context.Context, image, namespace string) answer {
 	if err != nil {
 		return newAnswer(image, verifier.Refuse(image, verifier.AsError(err)), nil, time.Since(start))
 	}
-	chain, verdict := a.snapshot().For(verifier.Request{Namespace: namespace, Image: ref})
+	chain, verdict := a.Snapshot().For(verifier.Request{Namespace: namespace, Image: ref})
 	if chain == nil {
 		return newAnswer(image, verdict, nil, time.Since(start))
 	}

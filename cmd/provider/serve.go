@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/countersign-dev/countersign/internal/cluster"
 	"github.com/countersign-dev/countersign/internal/provider"
 	"github.com/countersign-dev/countersign/internal/telemetry"
 	"github.com/countersign-dev/countersign/internal/verifier"
@@ -29,6 +30,7 @@ type serveOptions struct {
 	drainDelay                         time.Duration
 	logLevel                           string
 	allowLoopback                      bool
+	cluster                            clusterOptions
 }
 
 // answersUnderWay is how long a stop waits for answers that are being made,
@@ -61,11 +63,27 @@ func serveCommand() *cobra.Command {
 	flags.DurationVar(&o.drainDelay, "drain-delay", provider.DefaultDrainDelay, "how long to go on serving after SIGTERM, until nobody is sent here any more")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.BoolVar(&o.allowLoopback, "allow-loopback", false, "let registries be on this machine, for development")
-	for _, name := range []string{"tls-cert", "tls-key"} {
-		// Cobra fails only for a flag that does not exist.
-		_ = command.MarkFlagRequired(name)
-	}
+	o.cluster.add(flags)
 	return command
+}
+
+// prepare says where the certificates are: in files that somebody else keeps, or
+// that we keep ourselves in a cluster.
+func (o *serveOptions) prepare() (*cluster.Certificates, error) {
+	switch {
+	case o.certFile != "" && o.keyFile != "":
+		return nil, nil
+	case o.certFile != "" || o.keyFile != "":
+		return nil, errors.New("a certificate goes with its key: give --tls-cert and --tls-key")
+	case !o.cluster.enabled:
+		return nil, errors.New("there is nothing to serve with: give --tls-cert and --tls-key, or --cluster")
+	}
+	files := cluster.NewCertificates(o.cluster.directory)
+	o.certFile, o.keyFile = files.Serving(), files.Serving()
+	if o.clientCA == "" {
+		o.clientCA = files.Gatekeeper()
+	}
+	return files, nil
 }
 
 func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
@@ -79,19 +97,30 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("--client-auth: %w", err)
 	}
-	certificates, err := provider.LoadCertificates(provider.CertificateOptions{
-		CertFile: o.certFile, KeyFile: o.keyFile, ClientCAFile: o.clientCA, ClientAuth: clientAuth, Logger: log, Metrics: metrics,
-	})
+	files, err := o.prepare()
 	if err != nil {
 		return err
 	}
-	app, err := newApp(ctx, appOptions{config: o.config, allowLoopback: o.allowLoopback, log: log, metrics: metrics})
+	door := &door{files: files, options: provider.CertificateOptions{
+		CertFile: o.certFile, KeyFile: o.keyFile, ClientCAFile: o.clientCA, ClientAuth: clientAuth, Logger: log, Metrics: metrics,
+	}}
+	if files == nil { // what is broken now shall not wait
+		if err := door.load(); err != nil {
+			return err
+		}
+	}
+	options := appOptions{config: o.config, allowLoopback: o.allowLoopback, log: log, metrics: metrics}
+	if o.cluster.enabled {
+		options.cluster, options.certificates = &o.cluster, files
+		options.timeouts = [2]time.Duration{o.verifyTimeout, o.mutateTimeout}
+	}
+	app, err := newApp(ctx, options)
 	if err != nil {
 		return err
 	}
 	server, err := provider.New(provider.Options{
-		Select:        func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.snapshot().For(r) },
-		Ready:         app.ready,
+		Select:        func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.Snapshot().For(r) },
+		Ready:         func() error { return cmp.Or(door.ready(), app.Ready()) },
 		Logger:        log,
 		Metrics:       metrics,
 		VerifyTimeout: o.verifyTimeout,
@@ -114,11 +143,10 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	log.Info("listening", slog.String("provider", listeners[0].Addr().String()), slog.String("health", listeners[1].Addr().String()),
 		slog.String("metrics", listeners[2].Addr().String()), slog.String("version", buildVersion()))
 	group, running := errgroup.WithContext(ctx)
-	group.Go(func() error { return server.Serve(listeners[0], certificates.TLSConfig()) })
+	group.Go(func() error { return door.serve(running, server, listeners[0]) })
 	group.Go(func() error { return servePlain(health, listeners[1]) })
 	group.Go(func() error { return servePlain(figures, listeners[2]) })
-	group.Go(func() error { certificates.Watch(running); return nil })
-	group.Go(func() error { return app.source.Run(running) })
+	group.Go(func() error { return app.Run(running) })
 	group.Go(func() error {
 		<-running.Done()
 		log.Info("stopping")
@@ -130,6 +158,43 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	err = group.Wait()
 	log.Info("stopped")
 	return err
+}
+
+// door is the listener to which Gatekeeper comes, once there is a certificate to
+// serve with.
+type door struct {
+	files        *cluster.Certificates // nil: the certificates are somebody else's files
+	options      provider.CertificateOptions
+	certificates *provider.Certificates
+}
+
+func (d *door) load() (err error) {
+	d.certificates, err = provider.LoadCertificates(d.options)
+	return err
+}
+
+// ready says why nobody can come in yet, or gives nil.
+func (d *door) ready() error {
+	if d.files == nil {
+		return nil
+	}
+	return d.files.Ready()
+}
+
+// serve waits for the certificates and serves until the server is shut down.
+func (d *door) serve(ctx context.Context, server *provider.Server, listener net.Listener) error {
+	if d.files != nil {
+		select {
+		case <-d.files.Written():
+		case <-ctx.Done():
+			return nil
+		}
+		if err := d.load(); err != nil {
+			return err
+		}
+	}
+	go d.certificates.Watch(ctx)
+	return server.Serve(listener, d.certificates.TLSConfig())
 }
 
 // servePlain serves until the server is closed.

@@ -38,7 +38,7 @@ func (a *app) verify(ctx context.Context, image, namespace string, ask func(*ver
 	if err != nil {
 		return newAnswer(image, verifier.Refuse(image, verifier.AsError(err)), nil, time.Since(start))
 	}
-	chain, verdict := a.snapshot().For(verifier.Request{Namespace: namespace, Image: ref})
+	chain, verdict := a.Snapshot().For(verifier.Request{Namespace: namespace, Image: ref})
 	if chain != nil {
 		verdict, err = ask(chain, ctx, ref)
 	}

@@ -33,6 +33,7 @@ var rooms = map[string][]string{
 	"internal/store/auth":        {"internal/verifier", "internal/cache", "internal/flight"},
 	"internal/config":            {"api/v1beta1", "internal/verifier", "internal/verifier/notation", "internal/verifier/sigstore", "internal/store", "internal/store/auth", "internal/trust"},
 	"internal/provider":          {"internal/verifier", "internal/telemetry"},
+	"internal/cluster":           {"internal/config", "api/v1beta1", "internal/verifier", "internal/telemetry"},
 	"internal/telemetry":         {},
 	"cmd/provider":               nil, // wires: may import every room
 }
@@ -53,6 +54,8 @@ var owners = map[string][]string{
 	"github.com/sigstore/":                     {"internal/verifier/sigstore"},
 	"github.com/secure-systems-lab/":           {"internal/verifier/sigstore"}, // DSSE, as sigstore-go reads it
 	"github.com/open-policy-agent/frameworks/": {"internal/provider"},
+	"k8s.io/":                                  {"internal/cluster", "internal/watch"},
+	"sigs.k8s.io/":                             {"internal/cluster", "internal/watch"},
 	"github.com/prometheus/":                   {"internal/telemetry"},
 	"go.yaml.in/yaml/":                         {"internal/config"},
 	"github.com/spf13/":                        {"cmd/provider"},

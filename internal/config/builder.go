@@ -30,6 +30,10 @@ type PolicyStatus struct {
 	Images   []string // the patterns in force
 	State    State
 	Problems []Problem
+	// Generation of the object that this is about; 0 for a file.
+	Generation int64
+	// Audits is set for a policy in force that only audits.
+	Audits bool
 	// ExpiresAt is when an Exemption ends; zero for policies.
 	ExpiresAt time.Time
 }
@@ -299,7 +303,8 @@ func (b *builder) assemble(all []*standing, r revision) *Snapshot {
 }
 
 func (s *standing) status() PolicyStatus {
-	status := PolicyStatus{ID: s.id, File: s.doc.File, Line: s.doc.Line, State: s.state, Problems: s.problems}
+	status := PolicyStatus{ID: s.id, File: s.doc.File, Line: s.doc.Line, State: s.state, Problems: s.problems,
+		Generation: s.doc.generation, Audits: s.policy.rule.AuditOnly}
 	for _, p := range s.policy.patterns {
 		status.Images = append(status.Images, p.text)
 	}

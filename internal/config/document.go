@@ -41,8 +41,10 @@ type Document struct {
 
 	// inCluster is set for an object of a cluster: it has no file beside it.
 	inCluster bool
-	// raw is what an object was read of.
-	raw []byte
+	// raw is what an object was read of, and generation which version of its spec
+	// that was.
+	raw        []byte
+	generation int64
 	// unknown is set where not even kind and name could be read.
 	unknown bool
 	// images and namespaces are what the document claims, as far as they could

@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/sha256"
+	"hash"
 	"maps"
 	"os"
 	"path/filepath"
@@ -117,22 +118,28 @@ func (s *Source) sum(r revision) [sha256.Size]byte {
 	for _, path := range slices.Sorted(maps.Keys(s.files)) {
 		note(h, path, s.files[path].sum)
 	}
+	noteDocuments(h, r.documents, s.builder.lastGood(), r.sources)
+	note(h, r.problems)
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// noteDocuments adds what documents say and refer to, and what the versions
+// refer to that were good last.
+func noteDocuments(h hash.Hash, documents []*Document, lastGood []*policy, from *sources) {
 	current := map[*Document]bool{}
-	for _, doc := range r.documents {
+	for _, doc := range documents {
 		current[doc] = true
-		note(h, doc.ID, doc.content)
+		note(h, doc.ID, doc.content, doc.generation, doc.Problems)
 		if len(doc.Problems) == 0 {
-			m, problems := gather(doc, r.sources)
+			m, problems := gather(doc, from)
 			note(h, m.sum, problems)
 		}
 	}
-	for _, good := range s.builder.lastGood() {
+	for _, good := range lastGood {
 		if current[good.doc] {
 			continue
 		}
-		m, problems := gather(good.doc, r.sources)
+		m, problems := gather(good.doc, from)
 		note(h, good.ID, m.sum, problems)
 	}
-	note(h, r.problems)
-	return [sha256.Size]byte(h.Sum(nil))
 }

@@ -110,7 +110,7 @@ func readLastGood(path string) (lastGood, error) {
 func (l lastGood) content() ([]*Document, map[Object]map[string][]byte) {
 	documents := make([]*Document, len(l.Documents))
 	for i, raw := range l.Documents {
-		documents[i] = ParseObject(raw)
+		documents[i] = ParseObject(raw, 0)
 	}
 	material := map[Object]map[string][]byte{}
 	for _, object := range l.Objects {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"log/slog"
 	"sync"
@@ -41,6 +42,7 @@ type Objects struct {
 	builder  *builder
 	first    map[ID]bool                  // broken since the first load, so that nobody knows what they would say
 	material map[Object]map[string][]byte // what objects held when they could be read last
+	seen     [sha256.Size]byte            // all that the Snapshot was made of
 	saved    []byte
 	report   reporter
 }
@@ -72,19 +74,40 @@ func (o *Objects) Snapshot() *Snapshot { return o.snapshot.Load() }
 // Ready says why nothing can be decided, or gives nil.
 func (o *Objects) Ready() error { return o.Snapshot().Ready() }
 
-// Update makes a Snapshot of all the documents that the cluster holds now, and
-// of what they refer to. The Snapshot is in force when it returns.
+// Update gives the Snapshot of all the documents that the cluster holds now, and
+// of what they refer to: a new one, in force when it returns, unless nothing
+// changed. It is cheap then, and may be called to look after files that
+// documents name.
 func (o *Objects) Update(ctx context.Context, documents []*Document) *Snapshot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	next := o.build(ctx, documents, newSources(remembering{o.options.Reader, o.material}))
-	select {
-	case <-o.loaded:
-	default:
+	from := newSources(remembering{o.options.Reader, o.material})
+	if o.isLoaded() && o.sum(documents, from) == o.seen {
+		return o.Snapshot()
+	}
+	next := o.build(ctx, documents, from)
+	o.seen = o.sum(documents, from)
+	if !o.isLoaded() {
 		close(o.loaded)
 	}
 	o.save(ctx)
 	return next
+}
+
+func (o *Objects) isLoaded() bool {
+	select {
+	case <-o.loaded:
+		return true
+	default:
+		return false
+	}
+}
+
+// sum covers all that the next Snapshot is made of.
+func (o *Objects) sum(documents []*Document, from *sources) [sha256.Size]byte {
+	h := sha256.New()
+	noteDocuments(h, documents, o.builder.lastGood(), from)
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 func (o *Objects) build(ctx context.Context, documents []*Document, from *sources) *Snapshot {
@@ -127,10 +150,8 @@ func (o *Objects) Run(ctx context.Context) error {
 }
 
 func (o *Objects) restoreUnlessLoaded(ctx context.Context) {
-	select {
-	case <-o.loaded:
+	if o.isLoaded() {
 		return
-	default:
 	}
 	if err := o.Restore(ctx); err != nil {
 		o.options.Log.WarnContext(ctx, "the cluster's policies cannot be read, and none were kept on disk", slog.Any("error", err))
@@ -146,10 +167,8 @@ var errLoaded = errors.New("the cluster's objects were read already")
 func (o *Objects) Restore(ctx context.Context) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	select {
-	case <-o.loaded:
+	if o.isLoaded() {
 		return errLoaded
-	default:
 	}
 	kept, err := readLastGood(o.options.LastGood)
 	if err != nil {

@@ -44,7 +44,7 @@ func object(t testing.TB, text string) *config.Document {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return config.ParseObject(data)
+	return config.ParseObject(data, 0)
 }
 
 // signedBy requires a signer whose root is at a source: "secret: {name: …}".

@@ -51,9 +51,9 @@ func Parse(name string, data []byte) []*Document {
 	return documents
 }
 
-// ParseObject reads a document that is an object of a cluster, as JSON. Of
-// metadata only what a person writes may be in it.
-func ParseObject(data []byte) *Document {
+// ParseObject reads a document that is an object of a cluster, as JSON, and
+// remembers its generation. Of metadata only what a person writes may be in it.
+func ParseObject(data []byte, generation int64) *Document {
 	doc := &Document{unknown: true}
 	if cause := unreadable(data); cause != nil {
 		doc.Problems = []Problem{*cause}
@@ -62,7 +62,7 @@ func ParseObject(data []byte) *Document {
 	} else {
 		doc.Problems = []Problem{{Message: "not one document", Remedy: "Report this", Reason: verifier.ReasonInternal}}
 	}
-	doc.inCluster, doc.raw, doc.Line = true, data, 0
+	doc.inCluster, doc.raw, doc.generation, doc.Line = true, data, generation, 0
 	for i := range doc.Problems {
 		doc.Problems[i].Line = 0
 	}

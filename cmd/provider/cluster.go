@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/countersign-dev/countersign/internal/cluster"
+	"github.com/countersign-dev/countersign/internal/config"
+)
+
+// clusterOptions are the flags of serve about the cluster that it runs in.
+type clusterOptions struct {
+	enabled          bool
+	kubeconfig       string
+	namespace        string
+	objectNamespaces []string
+	lease            string
+	lastGood         string
+
+	tlsSecret         string
+	selfSigned        bool
+	directory         string
+	gatekeeperWebhook string
+	service           string
+	url               string
+	verify, mutate    string
+	owner             string
+}
+
+func (o *clusterOptions) add(flags *pflag.FlagSet) {
+	flags.BoolVar(&o.enabled, "cluster", false, "take policies from the cluster's objects, and not from --config")
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server, outside a pod")
+	flags.StringVar(&o.namespace, "pod-namespace", "", "the provider's own namespace; a pod knows it")
+	flags.StringSliceVar(&o.objectNamespaces, "object-namespaces", nil, "namespaces, beside its own, whose Secrets and ConfigMaps policies may refer to; * for all")
+	flags.StringVar(&o.lease, "lease", "countersign", "name of the Lease by which replicas agree on who writes")
+	flags.StringVar(&o.tlsSecret, "tls-secret", "countersign-tls", "the Secret with our certificate as tls.crt, tls.key and ca.crt, unless --tls-cert names a file")
+	flags.BoolVar(&o.selfSigned, "self-signed", true, "make and renew the certificate in --tls-secret")
+	flags.StringVar(&o.directory, "certificate-directory", "/run/countersign", "where what is served with is kept")
+	flags.StringVar(&o.gatekeeperWebhook, "gatekeeper-webhook", "gatekeeper-validating-webhook-configuration", "the ValidatingWebhookConfiguration that has Gatekeeper's authority")
+	flags.StringVar(&o.service, "service", "countersign", "the Service by which Gatekeeper reaches the provider")
+	flags.StringVar(&o.url, "service-url", "", "how Gatekeeper reaches the provider, when not as https://SERVICE.NAMESPACE.svc:8443")
+	flags.StringVar(&o.verify, "provider", "countersign", "the Provider object to keep for verification; empty: none")
+	flags.StringVar(&o.mutate, "mutation-provider", "countersign-mutation", "the Provider object to keep for mutation; empty: none")
+	flags.StringVar(&o.owner, "owner-cluster-role", "", "the ClusterRole with which the Provider objects go")
+	flags.StringVar(&o.lastGood, "last-good", "", "a file that keeps the policies in force with their Secrets, for a start without API server")
+}
+
+// portName is what the Service calls the provider's port.
+const portName = "provider"
+
+// tls says what is done about certificates and Provider objects, whose calls may
+// take as long as ours.
+func (o *clusterOptions) tls(namespace string, verify, mutate time.Duration) *cluster.TLSOptions {
+	base := o.url
+	if base == "" {
+		base = "https://" + o.service + "." + namespace + ".svc:8443"
+	}
+	t := &cluster.TLSOptions{
+		Secret: o.tlsSecret, SelfSigned: o.selfSigned, Directory: o.directory, GatekeeperWebhook: o.gatekeeperWebhook,
+		Service: o.service, Port: portName, Owner: o.owner,
+	}
+	for _, p := range []struct {
+		name, path string
+		timeout    time.Duration
+	}{{o.verify, "/v1/verify", verify}, {o.mutate, "/v1/mutate", mutate}} {
+		if p.name != "" {
+			t.Providers = append(t.Providers, cluster.Provider{Name: p.name, URL: base + p.path, Timeout: int64(math.Ceil(p.timeout.Seconds()))})
+		}
+	}
+	return t
+}
+
+// clusterPolicies are the objects of a cluster.
+type clusterPolicies struct {
+	*config.Objects
+	cluster *cluster.Cluster
+}
+
+// newClusterPolicies connects to the cluster. Files are set where it keeps our
+// certificates up to date as well.
+func newClusterPolicies(o *clusterOptions, files *cluster.Certificates, timeouts [2]time.Duration, env config.Environment, log *slog.Logger) (*clusterPolicies, error) {
+	reach, err := cluster.Connect(o.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	namespace := o.namespace
+	if namespace == "" {
+		if namespace, err = cluster.Namespace(); err != nil {
+			return nil, err
+		}
+	}
+	reader := cluster.NewReader(namespace, o.objectNamespaces)
+	objects := config.NewObjects(config.ObjectsOptions{Environment: env, Reader: reader, LastGood: o.lastGood, Log: log})
+	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Lease: o.lease, Log: log}
+	if files != nil {
+		options.Certificates, options.TLS = files, o.tls(namespace, timeouts[0], timeouts[1])
+	}
+	return &clusterPolicies{Objects: objects, cluster: cluster.New(options)}, nil
+}
+
+// Run follows the cluster until ctx ends.
+func (p *clusterPolicies) Run(ctx context.Context) error {
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return p.Objects.Run(running) })
+	group.Go(func() error { return p.cluster.Run(running) })
+	return group.Wait()
+}

@@ -1,0 +1,212 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/countersign-dev/countersign/internal/config"
+)
+
+const (
+	// firstRetry and lastRetry are how soon the API server is tried again when it
+	// cannot be read at all.
+	firstRetry = time.Second
+	lastRetry  = 15 * time.Second
+	// stopping is how long the parts have to end.
+	stopping = 5 * time.Second
+	// controller is how Events name us.
+	controller = "countersign"
+)
+
+// Options say what a Cluster is made of.
+type Options struct {
+	// Config reaches the API server.
+	Config *rest.Config
+	// Reader reads what policies refer to; the same that Objects has.
+	Reader *Reader
+	// Objects take the policies.
+	Objects *config.Objects
+	// TLS, when set, keeps our certificate and the Provider objects up to date, and
+	// Certificates are the files for it.
+	TLS          *TLSOptions
+	Certificates *Certificates
+	// Lease is the name of the Lease by which replicas agree on a leader.
+	Lease string
+	Log   *slog.Logger
+}
+
+// Cluster follows the API server.
+type Cluster struct {
+	options Options
+	log     *slog.Logger
+}
+
+// New makes a Cluster; see Run.
+func New(options Options) *Cluster {
+	return &Cluster{options: options, log: options.Log}
+}
+
+// Run follows the cluster until ctx ends. It gives up for nothing else: what
+// fails is tried again, and what was read stays in force.
+func (c *Cluster) Run(ctx context.Context) error {
+	delay := firstRetry
+	for {
+		start := time.Now()
+		err := c.follow(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(start) > lastRetry {
+			delay = firstRetry
+		}
+		c.log.WarnContext(ctx, "the cluster cannot be followed; trying again", slog.Any("error", err), slog.Duration("after", delay))
+		if !wait(ctx, delay) {
+			return nil
+		}
+		delay = min(2*delay, lastRetry)
+	}
+}
+
+// follow runs one manager until it fails.
+func (c *Cluster) follow(ctx context.Context) error {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), admissionv1.AddToScheme(scheme), discoveryv1.AddToScheme(scheme)); err != nil {
+		return err
+	}
+	grace := stopping
+	m, err := manager.New(c.options.Config, manager.Options{
+		Scheme: scheme,
+		Logger: logr.FromSlogHandler(c.log.Handler()),
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject:         c.scopes(),
+		},
+		Client:                        client.Options{Cache: &client.CacheOptions{Unstructured: true}},
+		Metrics:                       server.Options{BindAddress: "0"}, // ours are elsewhere
+		HealthProbeBindAddress:        "0",
+		LeaderElection:                true,
+		LeaderElectionID:              c.options.Lease,
+		LeaderElectionNamespace:       c.options.Reader.Namespace(),
+		LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout:       &grace,
+	})
+	if err != nil {
+		return fmt.Errorf("reach the API server: %w", err)
+	}
+	changed, decided := newTrigger(), newTrigger()
+	if err := c.watch(ctx, m.GetCache(), changed); err != nil {
+		return err
+	}
+	c.options.Reader.follow(m.GetCache())
+	parts, err := c.certificateParts(ctx, m)
+	if err != nil {
+		return err
+	}
+	for _, part := range append(parts,
+		&policies{from: m.GetCache(), objects: c.options.Objects, changed: changed, decided: decided, log: c.log},
+		&statuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: decided, events: m.GetEventRecorder(controller), log: c.log},
+	) {
+		if err := m.Add(part); err != nil {
+			return err
+		}
+	}
+	return m.Start(ctx)
+}
+
+// scopes are what the caches hold of kinds that we need little of.
+func (c *Cluster) scopes() map[client.Object]cache.ByObject {
+	scopes := map[client.Object]cache.ByObject{&corev1.Secret{}: c.options.Reader.scope(), &corev1.ConfigMap{}: c.options.Reader.scope()}
+	if tls := c.options.TLS; tls != nil {
+		scopes[&admissionv1.ValidatingWebhookConfiguration{}] = cache.ByObject{Field: fields.OneTermEqualSelector("metadata.name", tls.GatekeeperWebhook)}
+	}
+	return scopes
+}
+
+// certificateParts keep certificates and Provider objects up to date.
+func (c *Cluster) certificateParts(ctx context.Context, m manager.Manager) ([]manager.Runnable, error) {
+	if c.options.TLS == nil {
+		return nil, nil
+	}
+	api, err := client.New(c.options.Config, client.Options{Scheme: m.GetScheme(), HTTPClient: m.GetHTTPClient(), Mapper: m.GetRESTMapper()})
+	if err != nil {
+		return nil, err
+	}
+	namespace := c.options.Reader.Namespace()
+	here, written := newTrigger(), newTrigger()
+	ourSecret := func(_, after client.Object) bool {
+		return after.GetNamespace() == namespace && after.GetName() == c.options.TLS.Secret
+	}
+	for _, pulled := range []trigger{here, written} {
+		if err := follow(ctx, m.GetCache(), &corev1.Secret{}, pulled, ourSecret); err != nil {
+			return nil, err
+		}
+	}
+	if err := follow(ctx, m.GetCache(), &admissionv1.ValidatingWebhookConfiguration{}, here, func(client.Object, client.Object) bool { return true }); err != nil {
+		return nil, err
+	}
+	return []manager.Runnable{
+		&presenting{
+			options: *c.options.TLS, files: c.options.Certificates, cached: m.GetCache(), api: api,
+			namespace: namespace, changed: here, log: c.log,
+		},
+		&providers{options: *c.options.TLS, api: api, namespace: namespace, changed: written, log: c.log},
+	}, nil
+}
+
+// watch pulls the trigger when something changes that a Snapshot is made of. A
+// status is nothing of the kind.
+func (c *Cluster) watch(ctx context.Context, from cache.Cache, changed trigger) error {
+	for _, kind := range kinds() {
+		if err := follow(ctx, from, newObject(kind), changed, func(before, after client.Object) bool {
+			return before == nil || before.GetGeneration() != after.GetGeneration()
+		}); err != nil {
+			return err
+		}
+	}
+	for _, object := range []client.Object{&corev1.Secret{}, &corev1.ConfigMap{}} {
+		if err := follow(ctx, from, object, changed, func(_, after client.Object) bool { return c.options.Reader.refers(after) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// follow pulls the trigger for changes of a kind that matter. Before is nil for
+// what is new or gone.
+func follow(ctx context.Context, from cache.Cache, object client.Object, changed trigger, matters func(before, after client.Object) bool) error {
+	informer, err := from.GetInformer(ctx, object, cache.BlockUntilSynced(false))
+	if err != nil {
+		return fmt.Errorf("watch %T: %w", object, err)
+	}
+	one := func(before, after any) {
+		b, _ := before.(client.Object)
+		if gone, ok := after.(toolscache.DeletedFinalStateUnknown); ok {
+			after = gone.Obj
+		}
+		if a, ok := after.(client.Object); ok && matters(b, a) {
+			changed.pull()
+		}
+	}
+	_, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { one(nil, o) },
+		UpdateFunc: one,
+		DeleteFunc: func(o any) { one(nil, o) },
+	})
+	return err
+}

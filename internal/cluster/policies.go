@@ -1,0 +1,165 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/config"
+)
+
+const (
+	// settle is how long changes are gathered before they become a Snapshot: a
+	// kubectl apply of several objects is one change.
+	settle = 50 * time.Millisecond
+	// lookAround is how often everything is looked at although nothing was said to
+	// have changed: files that policies name announce nothing, and time passes.
+	lookAround = 10 * time.Second
+)
+
+// kinds of our own.
+func kinds() []schema.GroupVersionKind {
+	var list []schema.GroupVersionKind
+	for _, kind := range []string{api.KindClusterTrustPolicy, api.KindTrustPolicy, api.KindExemption} {
+		list = append(list, schema.FromAPIVersionAndKind(api.APIVersion, kind))
+	}
+	return list
+}
+
+// newObject is an empty object of a kind.
+func newObject(kind schema.GroupVersionKind) *unstructured.Unstructured {
+	object := &unstructured.Unstructured{}
+	object.SetGroupVersionKind(kind)
+	return object
+}
+
+// list gives all objects of our kinds, in a stable order.
+func list(ctx context.Context, from client.Reader) ([]unstructured.Unstructured, error) {
+	var all []unstructured.Unstructured
+	for _, kind := range kinds() {
+		var objects unstructured.UnstructuredList
+		objects.SetGroupVersionKind(kind)
+		if err := from.List(ctx, &objects); err != nil {
+			return nil, fmt.Errorf("list %s: %w", kind.Kind, err)
+		}
+		all = append(all, objects.Items...)
+	}
+	slices.SortFunc(all, func(a, b unstructured.Unstructured) int {
+		return cmp.Or(cmp.Compare(a.GetKind(), b.GetKind()), cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	return all, nil
+}
+
+// policies makes Snapshots of the cluster's objects. It runs in every replica.
+type policies struct {
+	from    client.Reader
+	objects *config.Objects
+	changed trigger // pulled when an object, or what it refers to, changed
+	decided trigger // to pull when there may be something to say in a status
+	log     *slog.Logger
+	parsed  map[types.UID]parsed
+}
+
+// parsed is an object that was read, to be read once.
+type parsed struct {
+	generation int64
+	document   *config.Document
+}
+
+// NeedLeaderElection reports that every replica serves.
+func (p *policies) NeedLeaderElection() bool { return false }
+
+// Start makes Snapshots until ctx ends. The caches are filled by then.
+func (p *policies) Start(ctx context.Context) error {
+	around := time.NewTicker(lookAround)
+	defer around.Stop()
+	for {
+		if err := p.update(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.changed:
+			if !wait(ctx, settle) {
+				return nil
+			}
+		case <-around.C:
+		}
+	}
+}
+
+func (p *policies) update(ctx context.Context) error {
+	objects, err := list(ctx, p.from)
+	if err != nil {
+		return err
+	}
+	known := p.parsed
+	p.parsed = make(map[types.UID]parsed, len(objects))
+	documents := make([]*config.Document, len(objects))
+	for i := range objects {
+		object := &objects[i]
+		one, ok := known[object.GetUID()]
+		if !ok || one.generation != object.GetGeneration() {
+			one = parsed{object.GetGeneration(), parse(object)}
+		}
+		p.parsed[object.GetUID()], documents[i] = one, one.document
+	}
+	p.objects.Update(ctx, documents)
+	p.decided.pull()
+	return nil
+}
+
+// parse reads an object as strictly as a file. What the API server writes into
+// it is left out.
+func parse(object *unstructured.Unstructured) *config.Document {
+	metadata := map[string]any{"name": object.GetName()}
+	if namespace := object.GetNamespace(); namespace != "" {
+		metadata["namespace"] = namespace
+	}
+	written := map[string]any{"apiVersion": object.GetAPIVersion(), "kind": object.GetKind(), "metadata": metadata}
+	for field, value := range object.Object {
+		if field != "status" && written[field] == nil {
+			written[field] = value
+		}
+	}
+	data, err := json.Marshal(written)
+	if err != nil { // it was JSON a moment ago
+		data = nil
+	}
+	return config.ParseObject(data, object.GetGeneration())
+}
+
+// trigger remembers that something happened, however often, until it is looked at.
+type trigger chan struct{}
+
+func newTrigger() trigger { return make(trigger, 1) }
+
+func (t trigger) pull() {
+	select {
+	case t <- struct{}{}:
+	default:
+	}
+}
+
+// wait waits, and reports whether ctx is still alive.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,210 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/config"
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// conditionReady is true while an object is in force as it is written.
+const conditionReady = "Ready"
+
+// The reasons of the condition.
+const (
+	reasonInForce         = "InForce"
+	reasonAuditing        = "Auditing"
+	reasonInvalid         = "Invalid"         // never was good: its images are undecided
+	reasonLastGood        = "LastGoodInForce" // an earlier version is in force
+	reasonKeysUnavailable = "KeysUnavailable" // what it refers to is not there; never was
+	reasonExempting       = "Exempting"
+	reasonEnding          = "EndingSoon"
+	reasonEnded           = "Ended"
+)
+
+const (
+	// maxShownProblems is how many problems a condition lists.
+	maxShownProblems = 5
+	// maxConditionMessage keeps a condition readable; the API server takes 32 KiB.
+	maxConditionMessage = 2 << 10
+	// retryStatus is how soon a status that could not be written is tried again.
+	retryStatus = 5 * time.Second
+)
+
+// statuses tells in each object what became of it. Only the leader runs it.
+type statuses struct {
+	client   client.Client // reads from the cache
+	snapshot func() *config.Snapshot
+	decided  trigger
+	events   events.EventRecorder
+	log      *slog.Logger
+}
+
+// Start writes statuses until ctx ends.
+func (s *statuses) Start(ctx context.Context) error {
+	for {
+		again := lookAround
+		if err := s.write(ctx); err != nil && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "a status could not be written", slog.Any("error", err))
+			again = retryStatus
+		}
+		timer := time.NewTimer(again)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-s.decided:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// write writes the statuses that are not what they should be.
+func (s *statuses) write(ctx context.Context) error {
+	objects, err := list(ctx, s.client)
+	if err != nil {
+		return err
+	}
+	byID := map[config.ID]config.PolicyStatus{}
+	for _, status := range s.snapshot().Policies() {
+		byID[status.ID] = status
+	}
+	var failed error
+	for i := range objects {
+		object := &objects[i]
+		status, known := byID[config.ID{Kind: object.GetKind(), Namespace: object.GetNamespace(), Name: object.GetName()}]
+		if known && status.Generation == object.GetGeneration() { // else it is about to be
+			failed = errors.Join(failed, s.writeOne(ctx, object, conditionOf(status, time.Now())))
+		}
+	}
+	return failed
+}
+
+func (s *statuses) writeOne(ctx context.Context, object *unstructured.Unstructured, ready metav1.Condition) error {
+	generation := object.GetGeneration()
+	ready.ObservedGeneration = generation
+	conditions := conditionsOf(object)
+	before := meta.FindStatusCondition(conditions, conditionReady)
+	moved := before == nil || before.Reason != ready.Reason
+	observed, _, _ := unstructured.NestedInt64(object.Object, "status", "observedGeneration")
+	if !meta.SetStatusCondition(&conditions, ready) && observed == generation {
+		return nil
+	}
+	written := object.DeepCopy()
+	list, err := encodeConditions(conditions)
+	if err != nil {
+		return err
+	}
+	written.Object["status"] = map[string]any{"observedGeneration": generation, "conditions": list}
+	if equality.Semantic.DeepEqual(written.Object["status"], object.Object["status"]) {
+		return nil
+	}
+	if err := s.client.Status().Patch(ctx, written, client.MergeFrom(object)); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("status of %s %s: %w", object.GetKind(), client.ObjectKeyFromObject(object), err)
+	}
+	if moved {
+		s.tell(object, before, ready)
+	}
+	return nil
+}
+
+// tell makes an Event of a change. A policy that is well from the start is none.
+func (s *statuses) tell(object *unstructured.Unstructured, before *metav1.Condition, ready metav1.Condition) {
+	kind := "Warning"
+	if ready.Status == metav1.ConditionTrue && ready.Reason != reasonEnding {
+		kind = "Normal"
+		if before == nil {
+			return
+		}
+	}
+	s.events.Eventf(object, nil, kind, ready.Reason, "Load", "%s", clip(ready.Message, maxNote))
+}
+
+// maxNote is what an Event's note may be long.
+const maxNote = 1 << 10
+
+func clip(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit-len("…")], "") + "…"
+}
+
+// conditionOf words what became of an object.
+func conditionOf(s config.PolicyStatus, now time.Time) metav1.Condition {
+	c := metav1.Condition{Type: conditionReady, Status: metav1.ConditionFalse}
+	switch {
+	case s.State == config.StateLastGood:
+		c.Reason, c.Message = reasonLastGood, "an earlier version is in force: "+shown(s.Problems)
+	case s.State != config.StateReady && s.Problems[0].Reason == verifier.ReasonKeysUnavailable:
+		c.Reason, c.Message = reasonKeysUnavailable, "its images are undecided: "+shown(s.Problems)
+	case s.State != config.StateReady && s.Kind == api.KindExemption:
+		c.Reason, c.Message = reasonInvalid, "nothing is exempt: "+shown(s.Problems)
+	case s.State != config.StateReady:
+		c.Reason, c.Message = reasonInvalid, "its images are undecided: "+shown(s.Problems)
+	case s.Phase(now) == config.PhaseEnded:
+		c.Reason, c.Message = reasonEnded, s.Reminder(now)
+	case s.Phase(now) == config.PhaseEnding:
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, reasonEnding, s.Reminder(now)
+	case s.Phase(now) == config.PhaseActive:
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, reasonExempting, "exempts until "+s.ExpiresAt.UTC().Format(time.RFC3339)
+	case s.Audits:
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, reasonAuditing, "in force, and only audits"
+	default:
+		c.Status, c.Reason, c.Message = metav1.ConditionTrue, reasonInForce, "in force as it is written"
+	}
+	return c
+}
+
+// shown lists problems, each with its remedy.
+func shown(problems []config.Problem) string {
+	var lines []string
+	for i, p := range problems {
+		if i == maxShownProblems {
+			lines = append(lines, fmt.Sprintf("and %d more", len(problems)-i))
+			break
+		}
+		p.Policy = "" // it is this one's status
+		lines = append(lines, p.String())
+	}
+	return clip(strings.Join(lines, "; "), maxConditionMessage)
+}
+
+func conditionsOf(object *unstructured.Unstructured) []metav1.Condition {
+	list, _, _ := unstructured.NestedSlice(object.Object, "status", "conditions")
+	var conditions []metav1.Condition
+	for _, entry := range list {
+		var c metav1.Condition
+		if fields, ok := entry.(map[string]any); ok && runtime.DefaultUnstructuredConverter.FromUnstructured(fields, &c) == nil {
+			conditions = append(conditions, c)
+		}
+	}
+	return conditions
+}
+
+func encodeConditions(conditions []metav1.Condition) ([]any, error) {
+	list := make([]any, len(conditions))
+	for i := range conditions {
+		fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&conditions[i])
+		if err != nil {
+			return nil, err
+		}
+		list[i] = fields
+	}
+	return list, nil
+}
