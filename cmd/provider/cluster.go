@@ -30,6 +30,7 @@ type clusterOptions struct {
 	url               string
 	verify, mutate    string
 	owner             string
+	library           string
 }
 
 func (o *clusterOptions) add(flags *pflag.FlagSet) {
@@ -46,7 +47,8 @@ func (o *clusterOptions) add(flags *pflag.FlagSet) {
 	flags.StringVar(&o.url, "service-url", "", "how Gatekeeper reaches the provider, when not as https://SERVICE.NAMESPACE.svc:8443")
 	flags.StringVar(&o.verify, "provider", "countersign", "the Provider object to keep for verification; empty: none")
 	flags.StringVar(&o.mutate, "mutation-provider", "countersign-mutation", "the Provider object to keep for mutation; empty: none")
-	flags.StringVar(&o.owner, "owner-cluster-role", "", "the ClusterRole with which the Provider objects go")
+	flags.StringVar(&o.owner, "owner-cluster-role", "", "the ClusterRole with which all goes that the provider makes")
+	flags.StringVar(&o.library, "library", "", "the ConfigMap with constraints and mutators to apply; empty: none")
 	flags.StringVar(&o.lastGood, "last-good", "", "a file that keeps the policies in force with their Secrets, for a start without API server")
 }
 
@@ -62,7 +64,7 @@ func (o *clusterOptions) tls(namespace string, verify, mutate time.Duration) *cl
 	}
 	t := &cluster.TLSOptions{
 		Secret: o.tlsSecret, SelfSigned: o.selfSigned, Directory: o.directory, GatekeeperWebhook: o.gatekeeperWebhook,
-		Service: o.service, Port: portName, Owner: o.owner,
+		Service: o.service, Port: portName,
 	}
 	for _, p := range []struct {
 		name, path string
@@ -96,7 +98,7 @@ func newClusterPolicies(o *clusterOptions, files *cluster.Certificates, timeouts
 	}
 	reader := cluster.NewReader(namespace, o.objectNamespaces)
 	objects := config.NewObjects(config.ObjectsOptions{Environment: env, Reader: reader, LastGood: o.lastGood, Log: log})
-	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Lease: o.lease, Log: log}
+	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Lease: o.lease, Owner: o.owner, Library: o.library, Log: log}
 	if files != nil {
 		options.Certificates, options.TLS = files, o.tls(namespace, timeouts[0], timeouts[1])
 	}

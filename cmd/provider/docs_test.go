@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -130,6 +131,11 @@ func runLine(t *testing.T, line, host string) {
 				}
 			}
 		}()
+	case "ask":
+		address := listening(t)
+		for i := range args {
+			args[i] = strings.Replace(args[i], "127.0.0.1:0", address, 1)
+		}
 	case "verify", "explain", "discover", "resolve":
 		if !strings.Contains(line, "--allow-loopback") {
 			args = append(args, "--allow-loopback")
@@ -140,6 +146,32 @@ func runLine(t *testing.T, line, host string) {
 	}
 	if args[0] == "serve" && !strings.Contains(stderr.String(), `"msg":"listening"`) {
 		t.Errorf("it did not listen: %s", stderr)
+	}
+}
+
+// listening runs a provider for a command that asks one, and gives its address.
+func listening(t *testing.T) string {
+	t.Helper()
+	stderr := &syncBuffer{}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{
+			"serve", "--config", "policies", "--tls-cert", "tls.crt", "--tls-key", "tls.key", "--client-ca", "gatekeeper-ca.crt", "--allow-loopback",
+			"--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--drain-delay", "0s",
+		}, io.Discard, stderr)
+	}()
+	t.Cleanup(func() { stop(); <-ended })
+	said := regexp.MustCompile(`"msg":"listening","provider":"([^"]+)"`)
+	for tick := time.NewTicker(5 * time.Millisecond); ; {
+		if found := said.FindStringSubmatch(stderr.String()); found != nil {
+			return found[1]
+		}
+		select {
+		case code := <-ended:
+			t.Fatalf("exit %d: %s", code, stderr)
+		case <-tick.C:
+		}
 	}
 }
 

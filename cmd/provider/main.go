@@ -70,7 +70,7 @@ Exit codes: 0 trusted, 1 refused, 2 undecided or used wrongly.`,
 		SilenceErrors: true,
 		Version:       buildVersion(),
 	}
-	root.AddCommand(serveCommand(), verifyCommand(), explainCommand(), discoverCommand(), resolveCommand(), versionCommand())
+	root.AddCommand(serveCommand(), verifyCommand(), explainCommand(), discoverCommand(), resolveCommand(), askCommand(), versionCommand())
 	return root
 }
 

@@ -33,24 +33,31 @@ const (
 	keyServingKey   = "tls.key"
 	keyAuthority    = "ca.crt"
 	keyAuthorityKey = "ca.key"
+	keyClient       = "client.crt"
+	keyClientKey    = "client.key"
 )
 
 // identity is our serving certificate with its authority, as the Secret has them.
 type identity struct {
 	serving, servingKey     []byte
 	authority, authorityKey []byte // the key only where we made it
+	// client is a certificate with which to ask the provider, as Gatekeeper does;
+	// only where we made it.
+	client, clientKey []byte
 }
 
 func identityOf(data map[string][]byte) identity {
 	return identity{
 		serving: data[keyServing], servingKey: data[keyServingKey],
 		authority: data[keyAuthority], authorityKey: data[keyAuthorityKey],
+		client: data[keyClient], clientKey: data[keyClientKey],
 	}
 }
 
 func (i identity) data() map[string][]byte {
 	return map[string][]byte{
 		keyServing: i.serving, keyServingKey: i.servingKey, keyAuthority: i.authority, keyAuthorityKey: i.authorityKey,
+		keyClient: i.client, keyClientKey: i.clientKey,
 	}
 }
 
@@ -134,38 +141,51 @@ func newAuthority(now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return certificate, key, err
 }
 
-// issue makes a serving certificate, by names that are sorted as namesOf has them.
+// issue makes certificates for serving and for asking, by names that are sorted
+// as namesOf has them.
 func issue(authority *x509.Certificate, by *ecdsa.PrivateKey, names []string, now time.Time) (identity, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	next := identity{authority: encodeCertificate(authority.Raw)}
+	var err error
+	if next.authorityKey, err = encodeKey(by); err != nil {
+		return identity{}, err
+	}
+	serving, err := template(names[0], now, servingAge)
 	if err != nil {
 		return identity{}, err
 	}
-	template, err := template(names[0], now, servingAge)
-	if err != nil {
-		return identity{}, err
-	}
-	template.KeyUsage = x509.KeyUsageDigitalSignature
-	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	serving.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	for _, name := range names {
 		if ip := net.ParseIP(name); ip != nil {
-			template.IPAddresses = append(template.IPAddresses, ip)
+			serving.IPAddresses = append(serving.IPAddresses, ip)
 		} else {
-			template.DNSNames = append(template.DNSNames, name)
+			serving.DNSNames = append(serving.DNSNames, name)
 		}
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, authority, key.Public(), by)
+	if next.serving, next.servingKey, err = sign(serving, authority, by); err != nil {
+		return identity{}, err
+	}
+	asking, err := template("countersign test", now, servingAge)
 	if err != nil {
 		return identity{}, err
 	}
-	servingKey, err := encodeKey(key)
+	asking.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	next.client, next.clientKey, err = sign(asking, authority, by)
+	return next, err
+}
+
+// sign makes a certificate and its key.
+func sign(template, authority *x509.Certificate, by *ecdsa.PrivateKey) (certificate, key []byte, err error) {
+	made, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return identity{}, err
+		return nil, nil, err
 	}
-	authorityKey, err := encodeKey(by)
-	return identity{
-		serving: encodeCertificate(der), servingKey: servingKey,
-		authority: encodeCertificate(authority.Raw), authorityKey: authorityKey,
-	}, err
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	der, err := x509.CreateCertificate(rand.Reader, template, authority, made.Public(), by)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err = encodeKey(made)
+	return encodeCertificate(der), key, err
 }
 
 func template(name string, now time.Time, age time.Duration) (*x509.Certificate, error) {

@@ -42,8 +42,6 @@ type TLSOptions struct {
 	// Service is the one by which the replicas are reached, and Port the name of
 	// its port.
 	Service, Port string
-	// Owner is a ClusterRole; what the leader makes goes when it goes.
-	Owner string
 }
 
 // Provider is one of Gatekeeper's Provider objects.
@@ -141,26 +139,22 @@ func (p *presenting) NeedLeaderElection() bool { return false }
 
 // Start keeps the files up to date until ctx ends.
 func (p *presenting) Start(ctx context.Context) error {
-	for {
-		again := lookAround
+	told := ""
+	return repeat(ctx, p.changed, func() time.Duration {
 		waiting, err := p.present(ctx)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			p.log.WarnContext(ctx, "the certificates are not up to date", slog.Any("error", err))
-			again = lookAgain
+			if err.Error() != told { // once, for as long as it is the same
+				told = err.Error()
+				p.log.WarnContext(ctx, "the certificates are not up to date", slog.Any("error", err))
+			}
+			return lookAgain
 		case waiting:
-			again = lookAgain
+			return lookAgain
 		}
-		timer := time.NewTimer(again)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-p.changed:
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
+		told = ""
+		return lookAround
+	})
 }
 
 // present writes what changed, and reports whether a certificate waits for the
@@ -182,6 +176,12 @@ func (p *presenting) presentGatekeeper(ctx context.Context) error {
 	}
 	if len(authorities) == 0 {
 		return fmt.Errorf("ValidatingWebhookConfiguration %s has no caBundle yet", p.options.GatekeeperWebhook)
+	}
+	if p.options.SelfSigned { // for the client that we made a certificate for
+		var secret corev1.Secret
+		if err := p.cached.Get(ctx, client.ObjectKey{Namespace: p.namespace, Name: p.options.Secret}, &secret); err == nil {
+			authorities = authorities.with(parseBundle(secret.Data[keyAuthority])...)
+		}
 	}
 	content := authorities.pem()
 	if before, err := os.ReadFile(p.files.Gatekeeper()); err == nil && bytes.Equal(before, content) {

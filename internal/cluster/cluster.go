@@ -46,6 +46,11 @@ type Options struct {
 	// Certificates are the files for it.
 	TLS          *TLSOptions
 	Certificates *Certificates
+	// Library is the ConfigMap with the constraints and mutators to apply; empty:
+	// none.
+	Library string
+	// Owner is a ClusterRole; what the leader applies goes when it goes.
+	Owner string
 	// Lease is the name of the Lease by which replicas agree on a leader.
 	Lease string
 	Log   *slog.Logger
@@ -109,17 +114,17 @@ func (c *Cluster) follow(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reach the API server: %w", err)
 	}
-	changed, decided := newTrigger(), newTrigger()
+	changed, decided, applied := newTrigger(), newTrigger(), newTrigger()
 	if err := c.watch(ctx, m.GetCache(), changed); err != nil {
 		return err
 	}
 	c.options.Reader.follow(m.GetCache())
-	parts, err := c.certificateParts(ctx, m)
+	parts, err := c.writers(ctx, m, applied)
 	if err != nil {
 		return err
 	}
 	for _, part := range append(parts,
-		&policies{from: m.GetCache(), objects: c.options.Objects, changed: changed, decided: decided, log: c.log},
+		&policies{from: m.GetCache(), objects: c.options.Objects, changed: changed, decided: []trigger{decided, applied}, log: c.log},
 		&statuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: decided, events: m.GetEventRecorder(controller), log: c.log},
 	) {
 		if err := m.Add(part); err != nil {
@@ -138,34 +143,49 @@ func (c *Cluster) scopes() map[client.Object]cache.ByObject {
 	return scopes
 }
 
-// certificateParts keep certificates and Provider objects up to date.
-func (c *Cluster) certificateParts(ctx context.Context, m manager.Manager) ([]manager.Runnable, error) {
-	if c.options.TLS == nil {
-		return nil, nil
-	}
+// writers keep certificates, Provider objects and the library up to date.
+func (c *Cluster) writers(ctx context.Context, m manager.Manager, applied trigger) ([]manager.Runnable, error) {
 	api, err := client.New(c.options.Config, client.Options{Scheme: m.GetScheme(), HTTPClient: m.GetHTTPClient(), Mapper: m.GetRESTMapper()})
 	if err != nil {
 		return nil, err
 	}
-	namespace := c.options.Reader.Namespace()
-	here, written := newTrigger(), newTrigger()
-	ourSecret := func(_, after client.Object) bool {
-		return after.GetNamespace() == namespace && after.GetName() == c.options.TLS.Secret
-	}
-	for _, pulled := range []trigger{here, written} {
-		if err := follow(ctx, m.GetCache(), &corev1.Secret{}, pulled, ourSecret); err != nil {
+	var parts []manager.Runnable
+	if c.options.TLS != nil {
+		if parts, err = c.certificateParts(ctx, m.GetCache(), api); err != nil {
 			return nil, err
 		}
 	}
-	if err := follow(ctx, m.GetCache(), &admissionv1.ValidatingWebhookConfiguration{}, here, func(client.Object, client.Object) bool { return true }); err != nil {
+	if c.options.Library != "" {
+		parts = append(parts, &library{
+			name: c.options.Library, namespace: c.options.Reader.Namespace(), owner: ownerOf(api, c.options.Owner),
+			cached: m.GetCache(), api: api, snapshot: c.options.Objects.Snapshot, changed: applied, log: c.log,
+		})
+	}
+	return parts, nil
+}
+
+func (c *Cluster) certificateParts(ctx context.Context, from cache.Cache, api client.Client) ([]manager.Runnable, error) {
+	namespace, here, written := c.options.Reader.Namespace(), newTrigger(), newTrigger()
+	ours := func(_, after client.Object) bool {
+		return after.GetNamespace() == namespace && after.GetName() == c.options.TLS.Secret
+	}
+	for _, pulled := range []trigger{here, written} {
+		if err := follow(ctx, from, &corev1.Secret{}, pulled, ours); err != nil {
+			return nil, err
+		}
+	}
+	if err := follow(ctx, from, &admissionv1.ValidatingWebhookConfiguration{}, here, func(client.Object, client.Object) bool { return true }); err != nil {
 		return nil, err
 	}
 	return []manager.Runnable{
 		&presenting{
-			options: *c.options.TLS, files: c.options.Certificates, cached: m.GetCache(), api: api,
+			options: *c.options.TLS, files: c.options.Certificates, cached: from, api: api,
 			namespace: namespace, changed: here, log: c.log,
 		},
-		&providers{options: *c.options.TLS, api: api, namespace: namespace, changed: written, log: c.log},
+		&providers{
+			options: *c.options.TLS, api: api, owner: ownerOf(api, c.options.Owner),
+			namespace: namespace, changed: written, log: c.log,
+		},
 	}, nil
 }
 

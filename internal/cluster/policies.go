@@ -64,8 +64,8 @@ func list(ctx context.Context, from client.Reader) ([]unstructured.Unstructured,
 type policies struct {
 	from    client.Reader
 	objects *config.Objects
-	changed trigger // pulled when an object, or what it refers to, changed
-	decided trigger // to pull when there may be something to say in a status
+	changed trigger   // pulled when an object, or what it refers to, changed
+	decided []trigger // to pull when there is another Snapshot
 	log     *slog.Logger
 	parsed  map[types.UID]parsed
 }
@@ -116,7 +116,9 @@ func (p *policies) update(ctx context.Context) error {
 		p.parsed[object.GetUID()], documents[i] = one, one.document
 	}
 	p.objects.Update(ctx, documents)
-	p.decided.pull()
+	for _, t := range p.decided {
+		t.pull()
+	}
 	return nil
 }
 

@@ -49,6 +49,7 @@ func providerKind() schema.GroupVersionKind {
 type providers struct {
 	options   TLSOptions
 	api       client.Client // no cache: what is written follows from what is read
+	owner     func(context.Context) ([]any, error)
 	namespace string
 	changed   trigger
 	log       *slog.Logger
@@ -56,22 +57,19 @@ type providers struct {
 
 // Start keeps them up to date until ctx ends.
 func (p *providers) Start(ctx context.Context) error {
-	for {
-		again := lookAround
-		if err := p.write(ctx); err != nil && ctx.Err() == nil {
+	told := ""
+	return repeat(ctx, p.changed, func() time.Duration {
+		err := p.write(ctx)
+		switch {
+		case err == nil || ctx.Err() != nil:
+			told = ""
+			return lookAround
+		case err.Error() != told: // once, for as long as it is the same
+			told = err.Error()
 			p.log.WarnContext(ctx, "the Provider objects are not up to date", slog.Any("error", err))
-			again = lookAgain
 		}
-		timer := time.NewTimer(again)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-p.changed:
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
+		return lookAgain
+	})
 }
 
 func (p *providers) write(ctx context.Context) error {
@@ -152,8 +150,12 @@ func (p *providers) apply(ctx context.Context, provider Provider, current bundle
 	}
 	object := newObject(providerKind())
 	object.SetName(provider.Name)
-	if object.Object["metadata"].(map[string]any)["ownerReferences"], err = p.owner(ctx); err != nil {
+	owner, err := p.owner(ctx)
+	if err != nil {
 		return err
+	}
+	if owner != nil {
+		object.Object["metadata"].(map[string]any)["ownerReferences"] = owner
 	}
 	object.Object["spec"] = map[string]any{
 		"url": provider.URL, "timeout": provider.Timeout, "caBundle": base64.StdEncoding.EncodeToString(trusted.pem()),
@@ -227,17 +229,20 @@ func presented(ctx context.Context, address string) []*x509.Certificate {
 	return connection.(*tls.Conn).ConnectionState().PeerCertificates
 }
 
-// owner makes what we make go away with the chart.
-func (p *providers) owner(ctx context.Context) ([]any, error) {
-	if p.options.Owner == "" {
-		return nil, nil
+// ownerOf gives the reference by which what we make goes away with the chart:
+// to a ClusterRole, or to nothing.
+func ownerOf(api client.Reader, clusterRole string) func(context.Context) ([]any, error) {
+	return func(ctx context.Context) ([]any, error) {
+		if clusterRole == "" {
+			return nil, nil
+		}
+		var role metav1.PartialObjectMetadata
+		role.SetGroupVersionKind(rbacv1.SchemeGroupVersion.WithKind("ClusterRole"))
+		if err := api.Get(ctx, client.ObjectKey{Name: clusterRole}, &role); err != nil {
+			return nil, fmt.Errorf("read ClusterRole %s: %w", clusterRole, err)
+		}
+		return []any{map[string]any{
+			"apiVersion": rbacv1.SchemeGroupVersion.String(), "kind": "ClusterRole", "name": role.Name, "uid": string(role.UID),
+		}}, nil
 	}
-	var role metav1.PartialObjectMetadata
-	role.SetGroupVersionKind(rbacv1.SchemeGroupVersion.WithKind("ClusterRole"))
-	if err := p.api.Get(ctx, client.ObjectKey{Name: p.options.Owner}, &role); err != nil {
-		return nil, fmt.Errorf("read ClusterRole %s: %w", p.options.Owner, err)
-	}
-	return []any{map[string]any{
-		"apiVersion": rbacv1.SchemeGroupVersion.String(), "kind": "ClusterRole", "name": role.Name, "uid": string(role.UID),
-	}}, nil
 }

@@ -56,22 +56,13 @@ type statuses struct {
 
 // Start writes statuses until ctx ends.
 func (s *statuses) Start(ctx context.Context) error {
-	for {
-		again := lookAround
+	return repeat(ctx, s.decided, func() time.Duration {
 		if err := s.write(ctx); err != nil && ctx.Err() == nil {
 			s.log.WarnContext(ctx, "a status could not be written", slog.Any("error", err))
-			again = retryStatus
+			return retryStatus
 		}
-		timer := time.NewTimer(again)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-s.decided:
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
+		return lookAround
+	})
 }
 
 // write writes the statuses that are not what they should be.

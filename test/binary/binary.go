@@ -102,8 +102,13 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		"--tls-cert", certFile, "--tls-key", keyFile, "--client-ca", clientCA,
 		"--allow-loopback", "--drain-delay", "0s",
 	}, o.Args...)
+	return Run(ctx, o.Path, args...)
+}
+
+// Run runs the binary with these arguments until Stop, and returns when it listens.
+func Run(ctx context.Context, path string, args ...string) (*Server, error) {
 	s := &Server{
-		command: exec.CommandContext(context.WithoutCancel(ctx), o.Path, args...),
+		command: exec.CommandContext(context.WithoutCancel(ctx), path, args...),
 		log:     newLog(),
 		ended:   make(chan error, 1),
 	}
@@ -159,6 +164,12 @@ func (s *Server) MutateURL() string { return "https://" + s.Provider + "/v1/muta
 
 // Log is what the process has logged so far.
 func (s *Server) Log() string { return s.log.String() }
+
+// Kill ends the process as a node that is lost does.
+func (s *Server) Kill() {
+	_ = s.command.Process.Kill()
+	<-s.ended
+}
 
 // Stop ends the process as Kubernetes does, and waits for it.
 func (s *Server) Stop() error {

@@ -12,7 +12,9 @@ import (
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -37,6 +39,7 @@ type Cluster struct {
 
 	dir, etcdURL, serviceAccountKey        string
 	tools                                  Tools
+	apiserverArgs                          []string
 	authority                              *pki.Authority
 	etcd, apiserver, controllers, guardian *process
 	gatekeeper                             gatekeeper
@@ -81,7 +84,7 @@ func (c *Cluster) Logs() string {
 
 func (c *Cluster) newClient(context.Context) error {
 	scheme := runtime.NewScheme()
-	if err := errors.Join(corev1.AddToScheme(scheme), appsv1.AddToScheme(scheme)); err != nil {
+	if err := errors.Join(corev1.AddToScheme(scheme), appsv1.AddToScheme(scheme), authenticationv1.AddToScheme(scheme), discoveryv1.AddToScheme(scheme)); err != nil {
 		return err
 	}
 	var err error

@@ -13,6 +13,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -71,14 +74,24 @@ func (c *Cluster) startAPIServer(ctx context.Context) error {
 		QPS:             -1, // the tests wait for what they ask
 		WarningHandler:  &c.Warnings,
 	}
-	c.apiserver, err = start(c.dir, "kube-apiserver", c.tools.APIServer, nil,
-		"--etcd-servers="+c.etcdURL,
+	c.apiserverArgs = []string{
+		"--etcd-servers=" + c.etcdURL,
 		"--bind-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", ports[0]), "--endpoint-reconciler-type=none",
-		"--tls-cert-file="+certFile, "--tls-private-key-file="+keyFile,
-		"--token-auth-file="+tokens, "--authorization-mode=RBAC",
+		"--tls-cert-file=" + certFile, "--tls-private-key-file=" + keyFile,
+		"--token-auth-file=" + tokens, "--authorization-mode=RBAC",
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file="+c.serviceAccountKey, "--service-account-signing-key-file="+c.serviceAccountKey,
-		"--service-cluster-ip-range=10.0.0.0/24", "--allow-privileged")
+		"--service-account-key-file=" + c.serviceAccountKey, "--service-account-signing-key-file=" + c.serviceAccountKey,
+		"--service-cluster-ip-range=10.0.0.0/24", "--allow-privileged",
+	}
+	return c.RestartAPIServer(ctx)
+}
+
+// StopAPIServer ends the API server; what is in etcd stays.
+func (c *Cluster) StopAPIServer() { c.apiserver.stop() }
+
+// RestartAPIServer runs the API server again as it was.
+func (c *Cluster) RestartAPIServer(ctx context.Context) (err error) {
+	c.apiserver, err = start(c.dir, "kube-apiserver", c.tools.APIServer, nil, c.apiserverArgs...)
 	if err != nil {
 		return err
 	}
@@ -125,6 +138,21 @@ func (c *Cluster) kubeconfig() (string, error) {
 		Contexts:       map[string]*clientcmdapi.Context{"test": {Cluster: "test", AuthInfo: "admin"}},
 		Clusters:       map[string]*clientcmdapi.Cluster{"test": {Server: c.Config.Host, CertificateAuthorityData: c.authority.PEM}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"admin": {Token: adminToken}},
+	}, path)
+}
+
+// Kubeconfig writes how a ServiceAccount reaches the API server.
+func (c *Cluster) Kubeconfig(ctx context.Context, namespace, name, path string) error {
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	request := &authenticationv1.TokenRequest{}
+	if err := c.Client.SubResource("token").Create(ctx, account, request); err != nil {
+		return err
+	}
+	return clientcmd.WriteToFile(clientcmdapi.Config{
+		CurrentContext: "test",
+		Contexts:       map[string]*clientcmdapi.Context{"test": {Cluster: "test", AuthInfo: name}},
+		Clusters:       map[string]*clientcmdapi.Cluster{"test": {Server: c.Config.Host, CertificateAuthorityData: c.authority.PEM}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{name: {Token: request.Status.Token}},
 	}, path)
 }
 

@@ -58,9 +58,17 @@ func Cosign2() Tool {
 	return Tool{"cosign-2", "cosign2", "github.com/sigstore/cosign/v2/cmd/cosign", ""}
 }
 
+// Helm is Helm's command.
+func Helm() Tool { return Tool{"helm", "helm", "helm.sh/helm/v3/cmd/helm", ""} }
+
+// Kubeconform checks objects against the schemas of their kinds.
+func Kubeconform() Tool {
+	return Tool{"kubeconform", "helm", "github.com/yannh/kubeconform/cmd/kubeconform", ""}
+}
+
 // All are the tools in the order in which they are built.
 func All() []Tool {
-	return []Tool{Etcd(), APIServer(), ControllerManager(), Gatekeeper(), Cosign3(), Cosign2()}
+	return []Tool{Etcd(), APIServer(), ControllerManager(), Gatekeeper(), Helm(), Kubeconform(), Cosign3(), Cosign2()}
 }
 
 // Build gives the path of a tool, and builds it when it was not built before

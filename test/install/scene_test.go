@@ -1,0 +1,509 @@
+// Package install holds the chart to what it promises: what Helm renders is
+// applied as it is to a real API server with a real Gatekeeper, and the replicas
+// run as processes of this machine, with the flags of the Deployment and the
+// rights of its ServiceAccount.
+package install
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/countersign-dev/countersign/internal/store/registrytest"
+	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
+	"github.com/countersign-dev/countersign/test/binary"
+	"github.com/countersign-dev/countersign/test/cluster"
+	"github.com/countersign-dev/countersign/test/kubeyaml"
+	"github.com/countersign-dev/countersign/test/pki"
+	"github.com/countersign-dev/countersign/test/tools"
+	"github.com/countersign-dev/countersign/test/world"
+)
+
+const (
+	chartDir  = "../../charts/countersign"
+	namespace = "countersign-system"
+	release   = "countersign"
+	// patience is how long a condition may take to come true.
+	patience = 60 * time.Second
+	// replicas is how many there are, as the chart has it.
+	replicas = 2
+)
+
+// scene is all that takes part.
+type scene struct {
+	*cluster.Cluster
+	*world.World
+	registry     *registrytest.Registry
+	gatekeeperCA *pki.Authority
+	balancer     *balancer
+	replicas     []*replica
+	executable   string
+	helm, dir    string
+	installed    []*unstructured.Unstructured
+}
+
+// replica is a pod of the Deployment, as a process.
+type replica struct {
+	*binary.Server
+	args []string
+	port int
+}
+
+var shared *scene
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		fmt.Println("the cluster is built and started in full runs only")
+		return
+	}
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "countersign-install-")
+		if err != nil {
+			panic(err)
+		}
+		defer func() { _ = os.RemoveAll(dir) }()
+		shared = &scene{dir: dir}
+		defer shared.stop()
+		if err := shared.start(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+func (s *scene) start(ctx context.Context) (err error) {
+	if s.executable, err = binary.Find(ctx, "../..", s.dir, os.Stderr); err != nil {
+		return err
+	}
+	if s.helm, err = tools.Build(ctx, tools.Helm(), os.Stderr); err != nil {
+		return err
+	}
+	if s.registry, err = registrytest.New(registrytest.Options{}); err != nil {
+		return err
+	}
+	if s.World, err = world.New(s.dir, s.registry.Host()); err != nil {
+		return err
+	}
+	if s.gatekeeperCA, err = pki.NewAuthority("gatekeeper-ca"); err != nil {
+		return err
+	}
+	if s.balancer, err = newBalancer(); err != nil {
+		return err
+	}
+	if err := s.startCluster(ctx); err != nil {
+		return err
+	}
+	return s.install(ctx)
+}
+
+func (s *scene) startCluster(ctx context.Context) error {
+	var paths cluster.Tools
+	for tool, path := range map[tools.Tool]*string{
+		tools.Etcd(): &paths.Etcd, tools.APIServer(): &paths.APIServer,
+		tools.ControllerManager(): &paths.ControllerManager, tools.Gatekeeper(): &paths.Gatekeeper,
+	} {
+		var err error
+		if *path, err = tools.Build(ctx, tool, os.Stderr); err != nil {
+			return err
+		}
+	}
+	var err error
+	if s.Cluster, err = cluster.Start(ctx, filepath.Join(s.dir, "cluster"), paths); err != nil {
+		return err
+	}
+	return s.StartGatekeeper(ctx, cluster.GatekeeperOptions{
+		Authority: s.gatekeeperCA, ResponseCacheTTL: time.Second, AuditInterval: 5 * time.Second,
+	})
+}
+
+// values are what an installation here differs in from others.
+func (s *scene) values() []string {
+	return []string{
+		"provider.serviceUrl=https://" + s.balancer.address(),
+		"gatekeeper.webhookConfiguration=gatekeeper-admit",
+		"allowLoopback=true", "drainDelay=0s", "logLevel=debug",
+	}
+}
+
+// render is `helm template` with values.
+func (s *scene) render(ctx context.Context, values ...string) ([]byte, error) {
+	args := []string{"template", release, chartDir, "--namespace", namespace, "--kube-version", "1.36"}
+	for _, value := range values {
+		args = append(args, "--set", value)
+	}
+	var said strings.Builder
+	command := exec.CommandContext(ctx, s.helm, args...)
+	command.Stderr = &said
+	out, err := command.Output()
+	if err != nil {
+		return nil, fmt.Errorf("helm %s: %w: %s", strings.Join(args, " "), err, said.String())
+	}
+	return out, nil
+}
+
+// install applies what Helm installs, and runs what it deploys.
+func (s *scene) install(ctx context.Context) error {
+	crds, err := filepath.Glob(chartDir + "/crds/*.yaml")
+	if err != nil {
+		return err
+	}
+	for _, file := range crds {
+		if err := s.ApplyFile(ctx, file); err != nil {
+			return err
+		}
+	}
+	if err := s.Namespace(ctx, namespace, nil); err != nil {
+		return err
+	}
+	rendered, err := s.render(ctx, s.values()...)
+	if err != nil {
+		return err
+	}
+	objects, err := kubeyaml.Parse(rendered)
+	if err != nil {
+		return err
+	}
+	var deployment *unstructured.Unstructured
+	for _, object := range objects {
+		if object.GetAnnotations()["helm.sh/hook"] != "" {
+			continue
+		}
+		if err := s.Client.Create(ctx, object, client.FieldValidation("Strict")); err != nil {
+			return fmt.Errorf("%s %s: %w", object.GetKind(), object.GetName(), err)
+		}
+		s.installed = append(s.installed, object)
+		if object.GetKind() == "Deployment" {
+			deployment = object
+		}
+	}
+	if deployment == nil {
+		return errors.New("the chart has no Deployment")
+	}
+	containers, _, err := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
+	if err != nil {
+		return err
+	}
+	args, _, err := unstructured.NestedStringSlice(containers[0].(map[string]any), "args")
+	if err != nil {
+		return err
+	}
+	for i := range replicas {
+		if err := s.startReplica(ctx, i, args); err != nil {
+			return err
+		}
+	}
+	return s.publish(ctx)
+}
+
+// startReplica runs a replica with the Deployment's flags, and with the few that
+// differ because it is no pod.
+func (s *scene) startReplica(ctx context.Context, i int, args []string) error {
+	name := fmt.Sprintf("replica-%d", i)
+	kubeconfig := filepath.Join(s.dir, name+".kubeconfig")
+	if err := s.Kubeconfig(ctx, namespace, release, kubeconfig); err != nil {
+		return err
+	}
+	run, state := filepath.Join(s.dir, name, "run"), filepath.Join(s.dir, name, "state")
+	if err := errors.Join(os.MkdirAll(run, 0o700), os.MkdirAll(state, 0o700)); err != nil {
+		return err
+	}
+	r := &replica{args: append(slices.Clone(args),
+		"--listen=0.0.0.0:0", "--health-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0",
+		"--certificate-directory="+run, "--last-good="+filepath.Join(state, "last-good"),
+		"--kubeconfig="+kubeconfig, "--pod-namespace="+namespace)}
+	s.replicas = append(s.replicas, r)
+	return s.restartReplica(ctx, i)
+}
+
+// restartReplica runs a replica that has ended.
+func (s *scene) restartReplica(ctx context.Context, i int) (err error) {
+	r := s.replicas[i]
+	if r.Server, err = binary.Run(ctx, s.executable, r.args...); err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(r.Provider)
+	if err != nil {
+		return err
+	}
+	if r.port, err = strconv.Atoi(port); err != nil {
+		return err
+	}
+	if err := r.Ready(ctx); err != nil {
+		return fmt.Errorf("%w\n%s", err, r.Log())
+	}
+	s.balancer.set(s.addresses())
+	return nil
+}
+
+func (s *scene) addresses() []string {
+	var list []string
+	for _, r := range s.replicas {
+		if r.Server != nil {
+			list = append(list, "127.0.0.1:"+strconv.Itoa(r.port))
+		}
+	}
+	return list
+}
+
+// publish says where the replicas are, as the endpoints controller would if they
+// were pods. An EndpointSlice has no loopback addresses, so it is the machine's.
+func (s *scene) publish(ctx context.Context) error {
+	host, err := machineAddress()
+	if err != nil {
+		return err
+	}
+	for i, r := range s.replicas {
+		port, name := int32(r.port), "provider"
+		slice := &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{
+				Name: fmt.Sprintf("replica-%d", i), Namespace: namespace,
+				Labels: map[string]string{discoveryv1.LabelServiceName: release, discoveryv1.LabelManagedBy: "test"},
+			},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{host}}},
+			Ports:       []discoveryv1.EndpointPort{{Name: &name, Port: &port}},
+		}
+		err := s.Client.Create(ctx, slice)
+		if client.IgnoreAlreadyExists(err) != nil {
+			return err
+		}
+		if err != nil {
+			if err := s.Client.Update(ctx, slice); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// machineAddress is an address of this machine that is not loopback.
+func machineAddress() (string, error) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return "", err
+	}
+	for _, address := range addresses {
+		if ip, ok := address.(*net.IPNet); ok && ip.IP.To4() != nil && ip.IP.IsGlobalUnicast() {
+			return ip.IP.String(), nil
+		}
+	}
+	return "", errors.New("this machine has no address but loopback")
+}
+
+func (s *scene) stop() {
+	for _, r := range s.replicas {
+		if r.Server != nil {
+			_ = r.Stop()
+		}
+	}
+	if s.Cluster != nil {
+		s.Stop()
+	}
+	if s.balancer != nil {
+		s.balancer.close()
+	}
+	if s.registry != nil {
+		s.registry.Close()
+	}
+}
+
+// in gives the scene with a namespace for the test.
+func in(t *testing.T, name string) *scene {
+	t.Helper()
+	must(t, shared.Namespace(t.Context(), name, nil))
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(shared.Logs())
+			for i, r := range shared.replicas {
+				if r.Server != nil {
+					t.Logf("--- replica %d\n%s", i, tail(r.Log()))
+				}
+			}
+		}
+	})
+	return shared
+}
+
+func tail(text string) string { return text[max(0, len(text)-8000):] }
+
+// signed pushes an image that a signer signed.
+func (s *scene) signed(t *testing.T, image, by string) string {
+	t.Helper()
+	_, err := s.Signer(by)
+	must(t, err)
+	must(t, s.Push(t.Context(), image))
+	must(t, s.Sign(t.Context(), image, by, notationtest.SignOptions{}))
+	return s.Name(image)
+}
+
+// root is a signer's authority, as a document has it inline.
+func (s *scene) root(t *testing.T, signer string) string {
+	t.Helper()
+	_, err := s.Signer(signer)
+	must(t, err)
+	content, err := os.ReadFile(filepath.Join(s.dir, signer+".crt"))
+	must(t, err)
+	return string(content)
+}
+
+// policy is a ClusterTrustPolicy that trusts one source of certificates.
+func (s *scene) policy(name, images string, source map[string]any) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "countersign.dev/v1beta1", "kind": "ClusterTrustPolicy", "metadata": map[string]any{"name": name},
+		"spec": map[string]any{
+			"images": []any{s.Host + "/" + images}, "owner": "platform@example.com",
+			"registries": []any{map[string]any{"host": s.Host, "plainHTTP": true}},
+			"require": map[string]any{"name": "signer", "notation": map[string]any{
+				"level": "strict", "trustedIdentities": []any{"*"}, "trustStores": map[string]any{"ca": []any{source}},
+			}},
+		},
+	}}
+}
+
+// apply applies an object, which goes at the end of the test.
+func (s *scene) apply(t *testing.T, object *unstructured.Unstructured) {
+	t.Helper()
+	must(t, s.Apply(t.Context(), object))
+	t.Cleanup(func() { _ = s.Client.Delete(context.Background(), object) })
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, condition func(context.Context) error) {
+	t.Helper()
+	must(t, cluster.Eventually(t.Context(), patience, condition))
+}
+
+// ready waits for an object's condition Ready to have a reason, and gives its message.
+func (s *scene) ready(t *testing.T, object *unstructured.Unstructured, reason string) string {
+	t.Helper()
+	var message string
+	eventually(t, func(ctx context.Context) error {
+		now := object.DeepCopy()
+		if err := s.Client.Get(ctx, client.ObjectKeyFromObject(object), now); err != nil {
+			return err
+		}
+		conditions, _, _ := unstructured.NestedSlice(now.Object, "status", "conditions")
+		observed, _, _ := unstructured.NestedInt64(now.Object, "status", "observedGeneration")
+		if len(conditions) != 1 || observed != now.GetGeneration() {
+			return fmt.Errorf("%s: status %v", object.GetName(), now.Object["status"])
+		}
+		condition := conditions[0].(map[string]any)
+		message, _ = condition["message"].(string)
+		if condition["reason"] != reason {
+			return fmt.Errorf("%s: %v: %s", object.GetName(), condition["reason"], message)
+		}
+		return nil
+	})
+	return message
+}
+
+// tryPod asks the API server to admit a Pod; it is not kept.
+func (s *scene) tryPod(ctx context.Context, namespace, image string) error {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "try-"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: image}}},
+	}
+	return s.Client.Create(ctx, pod, client.DryRunAll)
+}
+
+// credentials are what helm test shows the provider, and what it trusts.
+func (s *scene) credentials(t *testing.T) (certificate tls.Certificate, authority []byte) {
+	t.Helper()
+	secret := s.secret(t)
+	certificate, err := tls.X509KeyPair(secret.Data["client.crt"], secret.Data["client.key"])
+	must(t, err)
+	return certificate, secret.Data["ca.crt"]
+}
+
+func (s *scene) secret(t *testing.T) *corev1.Secret {
+	t.Helper()
+	secret := &corev1.Secret{}
+	must(t, s.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: release + "-tls"}, secret))
+	return secret
+}
+
+// balancer is the Service: it leads each connection to a replica that takes it.
+type balancer struct {
+	listener net.Listener
+
+	mu   sync.Mutex // guards all below
+	to   []string
+	next int
+}
+
+func newBalancer() (*balancer, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	b := &balancer{listener: listener}
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go b.lead(connection)
+		}
+	}()
+	return b, nil
+}
+
+func (b *balancer) address() string { return b.listener.Addr().String() }
+
+func (b *balancer) set(to []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.to = to
+}
+
+func (b *balancer) lead(from net.Conn) {
+	defer func() { _ = from.Close() }()
+	b.mu.Lock()
+	b.next++
+	order := append(slices.Clone(b.to[b.next%max(1, len(b.to)):]), b.to[:b.next%max(1, len(b.to))]...)
+	b.mu.Unlock()
+	for _, address := range order {
+		to, err := net.Dial("tcp", address)
+		if err != nil {
+			continue
+		}
+		go func() {
+			_, _ = io.Copy(to, from)
+			_ = to.(*net.TCPConn).CloseWrite()
+		}()
+		_, _ = io.Copy(from, to)
+		_ = to.Close()
+		return
+	}
+}
+
+func (b *balancer) close() { _ = b.listener.Close() }
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
