@@ -37,11 +37,11 @@ build: ## build bin/countersign, static and stripped
 bench: build ## measure the real binary beside an echo provider, in 4 minutes (BENCH=-short, BENCH=-json)
 	cd test && COUNTERSIGN=$(CURDIR)/$(BIN) go run ./bench $(BENCH)
 
-e2e: tools ## a real API server, Gatekeeper and Cosign; the engines of Gatekeeper 3.23 and 3.20
-	cd test && go test -race -count=1 -v ./bench ./decisions ./signers ./e2e
+e2e: tools ## a real API server, Gatekeeper, Cosign and the chart; the engines of Gatekeeper 3.23 and 3.20
+	cd test && go test -race -count=1 -p 1 -v ./bench ./decisions ./signers ./e2e ./install
 	cd test && go test -modfile=gatekeeper320.mod -tags gatekeeper320 -count=1 -v ./library
 
-tools: ## build what make e2e runs: etcd, Kubernetes, Gatekeeper, Cosign (kept in the cache)
+tools: ## build what make e2e runs: etcd, Kubernetes, Gatekeeper, Helm, Cosign (kept in the cache)
 	cd test && go run ./tools/build
 
 generate: ## make generated files anew

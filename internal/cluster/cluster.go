@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -62,8 +63,10 @@ type Cluster struct {
 	log     *slog.Logger
 }
 
-// New makes a Cluster; see Run.
+// New makes a Cluster; see Run. The log of Kubernetes' client library, of which
+// there is one for the whole process, goes to the same place.
 func New(options Options) *Cluster {
+	klog.SetSlogLogger(options.Log)
 	return &Cluster{options: options, log: options.Log}
 }
 

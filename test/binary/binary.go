@@ -168,7 +168,7 @@ func (s *Server) Log() string { return s.log.String() }
 // Kill ends the process as a node that is lost does.
 func (s *Server) Kill() {
 	_ = s.command.Process.Kill()
-	<-s.ended
+	_ = <-s.ended // it was killed
 }
 
 // Stop ends the process as Kubernetes does, and waits for it.

@@ -44,7 +44,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(chart, "README.md"), page, 0o644) //nolint:gosec // G306: for everyone to read
+	return os.WriteFile(filepath.Join(chart, "README.md"), page, 0o644)
 }
 
 func copyFile(from, to string) error {
