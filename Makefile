@@ -12,7 +12,7 @@ LDFLAGS     := -s -w -X main.version=$(VERSION)
 
 export GOTOOLCHAIN := local
 
-.PHONY: help run test lint build bench e2e tools generate fuzz clean
+.PHONY: help run test lint build image bench e2e tools generate fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ lint: $(GOLANGCI) ## go vet and golangci-lint, for the product and for test/
 
 build: ## build bin/countersign, static and stripped
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/provider
+
+image: ## make dist/countersign.tar, an OCI image for amd64 and arm64, without a daemon
+	cd test && go run ./image -source .. -out ../dist/countersign.tar -version $(VERSION)
 
 bench: build ## measure the real binary beside an echo provider, in 4 minutes (BENCH=-short, BENCH=-json)
 	cd test && COUNTERSIGN=$(CURDIR)/$(BIN) go run ./bench $(BENCH)

@@ -168,7 +168,12 @@ func (s *Server) Log() string { return s.log.String() }
 // Kill ends the process as a node that is lost does.
 func (s *Server) Kill() {
 	_ = s.command.Process.Kill()
-	_ = <-s.ended // it was killed
+	patience := time.NewTimer(stopTimeout)
+	defer patience.Stop()
+	select {
+	case <-s.ended:
+	case <-patience.C:
+	}
 }
 
 // Stop ends the process as Kubernetes does, and waits for it.
