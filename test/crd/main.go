@@ -16,7 +16,7 @@ import (
 	api "github.com/countersign-dev/countersign/api/v1beta1"
 )
 
-//go:generate go run . ../../api/v1beta1 ../../charts/countersign/crds
+//go:generate go run . ../../api/v1beta1 ../../charts/countersign/definitions
 
 func main() {
 	if err := run(os.Args[1:]); err != nil {
@@ -77,7 +77,7 @@ func (k kind) definition(s *schemas) (map[string]any, error) {
 	spec.Description = s.comments.of(k.spec.Name())
 	definition := apiextensions.CustomResourceDefinition{
 		TypeMeta:   metav1.TypeMeta{APIVersion: apiextensions.SchemeGroupVersion.String(), Kind: "CustomResourceDefinition"},
-		ObjectMeta: metav1.ObjectMeta{Name: k.plural + "." + api.Group},
+		ObjectMeta: metav1.ObjectMeta{Name: k.plural + "." + api.Group, Annotations: annotations()},
 		Spec: apiextensions.CustomResourceDefinitionSpec{
 			Group: api.Group, Scope: k.scope,
 			Names: apiextensions.CustomResourceDefinitionNames{
@@ -107,6 +107,15 @@ func (k kind) definition(s *schemas) (map[string]any, error) {
 	delete(object, "status")
 	delete(object["metadata"].(map[string]any), "creationTimestamp")
 	return object, nil
+}
+
+// annotations let the definitions outlive the release, with everybody's objects,
+// and tell Argo CD that they are larger than what a client-side apply may send.
+func annotations() map[string]string {
+	return map[string]string{
+		"helm.sh/resource-policy":         "keep",
+		"argocd.argoproj.io/sync-options": "ServerSideApply=true",
+	}
 }
 
 func readyColumns() []apiextensions.CustomResourceColumnDefinition {

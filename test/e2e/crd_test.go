@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	crdDir    = "../../charts/countersign/crds"
+	crdDir    = "../../charts/countersign/definitions"
 	documents = "../../internal/config/testdata"
 	group     = "countersign.dev"
 )

@@ -164,15 +164,6 @@ func (s *scene) render(ctx context.Context, values ...string) ([]byte, error) {
 
 // install applies what Helm installs, and runs what it deploys.
 func (s *scene) install(ctx context.Context) error {
-	crds, err := filepath.Glob(chartDir + "/crds/*.yaml")
-	if err != nil {
-		return err
-	}
-	for _, file := range crds {
-		if err := s.ApplyFile(ctx, file); err != nil {
-			return err
-		}
-	}
 	if err := s.Namespace(ctx, namespace, nil); err != nil {
 		return err
 	}

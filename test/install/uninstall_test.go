@@ -25,6 +25,9 @@ func TestZUninstall(t *testing.T) {
 		r.Server = nil
 	}
 	for _, object := range slices.Backward(s.installed) {
+		if object.GetAnnotations()["helm.sh/resource-policy"] == "keep" {
+			continue
+		}
 		must(t, client.IgnoreNotFound(s.Client.Delete(t.Context(), object)))
 	}
 	for _, left := range []struct{ apiVersion, kind, namespace, name string }{
