@@ -61,6 +61,10 @@ func commands(page string) []string {
 
 func TestEveryCommandInTheDocumentsRuns(t *testing.T) {
 	texts := pages(t)
+	source, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	t.Chdir(dir)
 	w := newWorld(t, dir, registrytest.Options{})
@@ -74,6 +78,11 @@ func TestEveryCommandInTheDocumentsRuns(t *testing.T) {
 	tls["policies/production.yaml"] = []byte(strings.ReplaceAll(strings.ReplaceAll(trusting("wabbit"), "$REGISTRY", w.registry.Host()), "wabbit.crt", "../wabbit.crt"))
 	// An API server that is away keeps nobody from listening.
 	tls["kubeconfig"] = []byte(`{"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}], "contexts": [{"name": "c", "context": {"cluster": "c"}}], "current-context": "c"}`)
+	walkthrough, err := os.ReadFile(filepath.Join(source, "../../internal/ratify/testdata/walkthrough.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tls["ratify.yaml"] = walkthrough
 	if err := os.Mkdir("policies", 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,7 @@ var rooms = map[string][]string{
 	"internal/provider":          {"internal/verifier", "internal/telemetry"},
 	"internal/cluster":           {"internal/config", "api/v1beta1", "internal/verifier", "internal/telemetry"},
 	"internal/telemetry":         {},
+	"internal/ratify":            {"api/v1beta1"},
 	"cmd/provider":               nil, // wires: may import every room
 }
 
@@ -57,7 +58,7 @@ var owners = map[string][]string{
 	"k8s.io/":                                  {"internal/cluster", "internal/watch"},
 	"sigs.k8s.io/":                             {"internal/cluster", "internal/watch"},
 	"github.com/prometheus/":                   {"internal/telemetry"},
-	"go.yaml.in/yaml/":                         {"internal/config"},
+	"go.yaml.in/yaml/":                         {"internal/config", "internal/ratify"},
 	"github.com/spf13/":                        {"cmd/provider"},
 	"github.com/distribution/reference":        {"internal/verifier"},
 	"golang.org/x/crypto/ocsp":                 {"internal/verifier/notation"},

@@ -2,6 +2,7 @@ package verifier
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -99,6 +100,8 @@ func decide(rule Rule, seen *observations) Node {
 		return decideAtLeast(r, seen)
 	case Every:
 		return decideEvery(r, seen)
+	case Present:
+		return decidePresent(r, seen)
 	default:
 		return Node{Rule: "none", Outcome: OutcomeUndecided, Err: emptyRule()}
 	}
@@ -202,6 +205,32 @@ func decideEvery(r Every, seen *observations) Node {
 	}
 	if missing := seen.missing(r.Check); missing != nil && node.Outcome > OutcomeUndecided {
 		node.Outcome, node.Err = OutcomeUndecided, missing
+	}
+	return node
+}
+
+// decidePresent is all, over what is required and what is there, and denies where
+// there is nothing at all. Where nobody knows whether there is something, it is
+// undecided.
+func decidePresent(r Present, seen *observations) Node {
+	node := combine("present", slices.Concat(r.Required, r.Optional), seen, func(a, b Outcome) bool { return a < b })
+	var counts []Node
+	for i, child := range node.Children {
+		if i < len(r.Required) || child.Outcome != OutcomeDenied || len(child.AllReports()) > 0 {
+			counts = append(counts, child)
+		}
+	}
+	if len(counts) == 0 {
+		return node
+	}
+	node.Outcome, node.Err = counts[0].Outcome, counts[0].Err
+	for _, child := range counts[1:] {
+		switch {
+		case child.Outcome < node.Outcome:
+			node.Outcome, node.Err = child.Outcome, child.Err
+		case child.Outcome == node.Outcome:
+			node.Err = closest(node.Err, child.Err)
+		}
 	}
 	return node
 }

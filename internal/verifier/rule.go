@@ -1,12 +1,13 @@
 package verifier
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// Rule is a node of a policy's require tree: All, Any, AtLeast, Every or a
-// *Check. An empty tree and a nil Rule are undecided, which denies.
+// Rule is a node of a policy's require tree: All, Any, AtLeast, Every, Present or
+// a *Check. An empty tree and a nil Rule are undecided, which denies.
 type Rule interface {
 	// describe names the checks as a sentence has them: "wabbit or ci".
 	describe() string
@@ -42,6 +43,22 @@ type AtLeast struct {
 // Every holds when there is a candidate of the check's scheme and each of them
 // passes.
 type Every struct{ Check *Check }
+
+// Present holds when all that is required holds, and each optional part for which
+// something is there; there must be something for one of them. It is how Ratify
+// decides.
+type Present struct{ Required, Optional []Rule }
+
+func (p Present) describe() string {
+	if len(p.Optional) == 0 {
+		return join(p.Required, "and")
+	}
+	optional := join(p.Optional, "and") + ", each where it is there"
+	if len(p.Required) == 0 {
+		return optional
+	}
+	return join(p.Required, "and") + "; " + optional
+}
 
 func (c *Check) describe() string { return c.Name }
 func (a All) describe() string    { return join(a, "and") }
@@ -95,6 +112,10 @@ func checks(rule Rule) []*Check {
 			for _, child := range r {
 				walk(child)
 			}
+		case Present:
+			for _, child := range slices.Concat(r.Required, r.Optional) {
+				walk(child)
+			}
 		case AtLeast:
 			for _, c := range r.Of {
 				add(c)
@@ -111,7 +132,7 @@ func checks(rule Rule) []*Check {
 // for one part does not end the search.
 func exhaustive(rule Rule) bool {
 	switch r := rule.(type) {
-	case Every:
+	case Every, Present:
 		return true
 	case All:
 		for _, child := range r {
