@@ -27,6 +27,11 @@ const (
 // Undecided ones are not: Gatekeeper would keep the item, so they are named in
 // systemError, which it does not keep, and the template denies what has no item.
 func appendVerified(b []byte, answers []answer, now time.Time, trace string) []byte {
+	return appendItems(b, answers, func(b []byte, a *answer) []byte { return appendValue(b, a, now, trace) })
+}
+
+// appendItems writes an item for each decided key, and names the others.
+func appendItems(b []byte, answers []answer, value func([]byte, *answer) []byte) []byte {
 	b = append(append(b, head...), `"items":[`...)
 	first, undecided := true, 0
 	for i := range answers {
@@ -37,7 +42,7 @@ func appendVerified(b []byte, answers []answer, now time.Time, trace string) []b
 		}
 		b, first = appendItem(b, a.key, first), false
 		b = append(b, `"value":`...)
-		b = append(appendValue(b, a, now, trace), '}')
+		b = append(value(b, a), '}')
 	}
 	b = append(b, ']')
 	if undecided > 0 {

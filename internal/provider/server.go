@@ -105,9 +105,12 @@ func New(options Options) (*Server, error) {
 		options.DrainDelay = DefaultDrainDelay
 	}
 	s := &Server{options: options, log: options.Logger, metrics: newMetrics(options.Metrics), repeats: newRepeats()}
+	verify := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified}
+	mutate := &endpoint{endpointMutate, options.MutateTimeout, s.mutate, appendMutated}
 	s.endpoints = map[string]*endpoint{
-		"/v1/verify": {endpointVerify, options.VerifyTimeout, s.verify, appendVerified},
-		"/v1/mutate": {endpointMutate, options.MutateTimeout, s.mutate, appendMutated},
+		"/v1/verify": verify, ratifyV1 + "/verify": verify,
+		"/v1/mutate": mutate, ratifyV1 + "/mutate": mutate, ratifyV2 + "/mutate": mutate,
+		ratifyV2 + "/verify": {endpointVerify, options.VerifyTimeout, s.verify, appendVerifiedV2},
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // Gatekeeper speaks nothing else, and the idle rules are HTTP/1.1's
