@@ -31,6 +31,7 @@ type clusterOptions struct {
 	verify, mutate    string
 	owner             string
 	library           string
+	ratify            bool
 }
 
 func (o *clusterOptions) add(flags *pflag.FlagSet) {
@@ -49,8 +50,15 @@ func (o *clusterOptions) add(flags *pflag.FlagSet) {
 	flags.StringVar(&o.mutate, "mutation-provider", "countersign-mutation", "the Provider object to keep for mutation; empty: none")
 	flags.StringVar(&o.owner, "owner-cluster-role", "", "the ClusterRole with which all goes that the provider makes")
 	flags.StringVar(&o.library, "library", "", "the ConfigMap with constraints and mutators to apply; empty: none")
+	flags.BoolVar(&o.ratify, "ratify", false, "take Ratify's objects as well, and keep its Provider objects")
 	flags.StringVar(&o.lastGood, "last-good", "", "a file that keeps the policies in force with their Secrets, for a start without API server")
 }
+
+// The Provider objects that Ratify's templates and mutators ask.
+const (
+	ratifyProvider         = "ratify-provider"
+	ratifyMutationProvider = "ratify-mutation-provider"
+)
 
 // portName is what the Service calls the provider's port.
 const portName = "provider"
@@ -66,10 +74,15 @@ func (o *clusterOptions) tls(namespace string, verify, mutate time.Duration) *cl
 		Secret: o.tlsSecret, SelfSigned: o.selfSigned, Directory: o.directory, GatekeeperWebhook: o.gatekeeperWebhook,
 		Service: o.service, Port: portName,
 	}
-	for _, p := range []struct {
+	type one struct {
 		name, path string
 		timeout    time.Duration
-	}{{o.verify, "/v1/verify", verify}, {o.mutate, "/v1/mutate", mutate}} {
+	}
+	wanted := []one{{o.verify, "/v1/verify", verify}, {o.mutate, "/v1/mutate", mutate}}
+	if o.ratify {
+		wanted = append(wanted, one{ratifyProvider, "/ratify/gatekeeper/v1/verify", verify}, one{ratifyMutationProvider, "/ratify/gatekeeper/v1/mutate", mutate})
+	}
+	for _, p := range wanted {
 		if p.name != "" {
 			t.Providers = append(t.Providers, cluster.Provider{Name: p.name, URL: base + p.path, Timeout: int64(math.Ceil(p.timeout.Seconds()))})
 		}
@@ -98,7 +111,7 @@ func newClusterPolicies(o *clusterOptions, files *cluster.Certificates, timeouts
 	}
 	reader := cluster.NewReader(namespace, o.objectNamespaces)
 	objects := config.NewObjects(config.ObjectsOptions{Environment: env, Reader: reader, LastGood: o.lastGood, Log: log})
-	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Lease: o.lease, Owner: o.owner, Library: o.library, Log: log}
+	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Lease: o.lease, Owner: o.owner, Library: o.library, Ratify: o.ratify, Log: log}
 	if files != nil {
 		options.Certificates, options.TLS = files, o.tls(namespace, timeouts[0], timeouts[1])
 	}

@@ -24,7 +24,8 @@ func convertCommand() *cobra.Command {
 }
 
 func convertRatifyCommand() *cobra.Command {
-	return &cobra.Command{
+	var namespace string
+	command := &cobra.Command{
 		Use:   "ratify FILE…",
 		Short: "Turn Ratify's objects into ClusterTrustPolicies",
 		Long: `Reads Ratify's Stores, Verifiers, Policies, KeyManagementProviders and
@@ -37,12 +38,14 @@ means that some of it is missing.`,
   countersign convert ratify ratify.yaml > policies/ratify.yaml`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(command *cobra.Command, files []string) error {
-			return convertRatify(files, command.OutOrStdout(), command.ErrOrStderr())
+			return convertRatify(files, namespace, command.OutOrStdout(), command.ErrOrStderr())
 		},
 	}
+	command.Flags().StringVar(&namespace, "namespace", "gatekeeper-system", "where Ratify itself is: its CertificateStores count everywhere")
+	return command
 }
 
-func convertRatify(files []string, stdout, stderr io.Writer) error {
+func convertRatify(files []string, namespace string, stdout, stderr io.Writer) error {
 	var objects []ratify.Object
 	for _, file := range files {
 		content, err := readConverted(file)
@@ -58,7 +61,7 @@ func convertRatify(files []string, stdout, stderr io.Writer) error {
 	if len(objects) == 0 {
 		return errors.New("there are no objects of Ratify in it")
 	}
-	policies, notes := ratify.Translate(objects)
+	policies, notes := ratify.Translate(objects, namespace)
 	missing := false
 	for _, note := range notes {
 		missing = missing || note.Fatal
@@ -67,6 +70,9 @@ func convertRatify(files []string, stdout, stderr io.Writer) error {
 		}
 	}
 	for _, policy := range policies {
+		if policy.Broken != nil {
+			continue // its note was printed
+		}
 		document, notes := policy.Document()
 		text, err := ratify.YAML(document)
 		if err != nil {

@@ -31,9 +31,9 @@ var rooms = map[string][]string{
 	"internal/verifier/sigstore": {"internal/verifier"},
 	"internal/store":             {"internal/verifier", "internal/store/auth", "internal/cache", "internal/flight", "internal/telemetry"},
 	"internal/store/auth":        {"internal/verifier", "internal/cache", "internal/flight"},
-	"internal/config":            {"api/v1beta1", "internal/verifier", "internal/verifier/notation", "internal/verifier/sigstore", "internal/store", "internal/store/auth", "internal/trust"},
+	"internal/config":            {"api/v1beta1", "internal/verifier", "internal/verifier/notation", "internal/verifier/sigstore", "internal/store", "internal/store/auth", "internal/trust", "internal/ratify"},
 	"internal/provider":          {"internal/verifier", "internal/telemetry"},
-	"internal/cluster":           {"internal/config", "api/v1beta1", "internal/verifier", "internal/telemetry"},
+	"internal/cluster":           {"internal/config", "internal/ratify", "api/v1beta1", "internal/verifier", "internal/telemetry"},
 	"internal/telemetry":         {},
 	"internal/ratify":            {"api/v1beta1"},
 	"cmd/provider":               nil, // wires: may import every room

@@ -52,6 +52,8 @@ type Options struct {
 	Library string
 	// Owner is a ClusterRole; what the leader applies goes when it goes.
 	Owner string
+	// Ratify follows Ratify's objects as well.
+	Ratify bool
 	// Lease is the name of the Lease by which replicas agree on a leader.
 	Lease string
 	Log   *slog.Logger
@@ -117,17 +119,17 @@ func (c *Cluster) follow(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reach the API server: %w", err)
 	}
-	changed, decided, applied := newTrigger(), newTrigger(), newTrigger()
+	changed, decided, applied, told := newTrigger(), newTrigger(), newTrigger(), newTrigger()
 	if err := c.watch(ctx, m.GetCache(), changed); err != nil {
 		return err
 	}
 	c.options.Reader.follow(m.GetCache())
-	parts, err := c.writers(ctx, m, applied)
+	parts, err := c.writers(ctx, m, applied, told)
 	if err != nil {
 		return err
 	}
 	for _, part := range append(parts,
-		&policies{from: m.GetCache(), objects: c.options.Objects, changed: changed, decided: []trigger{decided, applied}, log: c.log},
+		&policies{from: m.GetCache(), objects: c.options.Objects, ratify: c.options.Ratify, changed: changed, decided: []trigger{decided, applied, told}, log: c.log},
 		&statuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: decided, events: m.GetEventRecorder(controller), log: c.log},
 	) {
 		if err := m.Add(part); err != nil {
@@ -147,7 +149,7 @@ func (c *Cluster) scopes() map[client.Object]cache.ByObject {
 }
 
 // writers keep certificates, Provider objects and the library up to date.
-func (c *Cluster) writers(ctx context.Context, m manager.Manager, applied trigger) ([]manager.Runnable, error) {
+func (c *Cluster) writers(ctx context.Context, m manager.Manager, applied, told trigger) ([]manager.Runnable, error) {
 	api, err := client.New(c.options.Config, client.Options{Scheme: m.GetScheme(), HTTPClient: m.GetHTTPClient(), Mapper: m.GetRESTMapper()})
 	if err != nil {
 		return nil, err
@@ -157,6 +159,9 @@ func (c *Cluster) writers(ctx context.Context, m manager.Manager, applied trigge
 		if parts, err = c.certificateParts(ctx, m.GetCache(), api); err != nil {
 			return nil, err
 		}
+	}
+	if c.options.Ratify {
+		parts = append(parts, &ratifyStatuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: told, log: c.log})
 	}
 	if c.options.Library != "" {
 		parts = append(parts, &library{
@@ -195,7 +200,11 @@ func (c *Cluster) certificateParts(ctx context.Context, from cache.Cache, api cl
 // watch pulls the trigger when something changes that a Snapshot is made of. A
 // status is nothing of the kind.
 func (c *Cluster) watch(ctx context.Context, from cache.Cache, changed trigger) error {
-	for _, kind := range kinds() {
+	followed := kinds()
+	if c.options.Ratify {
+		followed = append(followed, ratifyKinds()...)
+	}
+	for _, kind := range followed {
 		if err := follow(ctx, from, newObject(kind), changed, func(before, after client.Object) bool {
 			return before == nil || before.GetGeneration() != after.GetGeneration()
 		}); err != nil {

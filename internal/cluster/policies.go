@@ -16,6 +16,7 @@ import (
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
 	"github.com/countersign-dev/countersign/internal/config"
+	"github.com/countersign-dev/countersign/internal/ratify"
 )
 
 const (
@@ -43,10 +44,10 @@ func newObject(kind schema.GroupVersionKind) *unstructured.Unstructured {
 	return object
 }
 
-// list gives all objects of our kinds, in a stable order.
-func list(ctx context.Context, from client.Reader) ([]unstructured.Unstructured, error) {
+// list gives all objects of some kinds, in a stable order.
+func list(ctx context.Context, from client.Reader, kinds []schema.GroupVersionKind) ([]unstructured.Unstructured, error) {
 	var all []unstructured.Unstructured
-	for _, kind := range kinds() {
+	for _, kind := range kinds {
 		var objects unstructured.UnstructuredList
 		objects.SetGroupVersionKind(kind)
 		if err := from.List(ctx, &objects); err != nil {
@@ -64,6 +65,7 @@ func list(ctx context.Context, from client.Reader) ([]unstructured.Unstructured,
 type policies struct {
 	from    client.Reader
 	objects *config.Objects
+	ratify  bool
 	changed trigger   // pulled when an object, or what it refers to, changed
 	decided []trigger // to pull when there is another Snapshot
 	log     *slog.Logger
@@ -100,7 +102,7 @@ func (p *policies) Start(ctx context.Context) error {
 }
 
 func (p *policies) update(ctx context.Context) error {
-	objects, err := list(ctx, p.from)
+	objects, err := list(ctx, p.from, kinds())
 	if err != nil {
 		return err
 	}
@@ -115,7 +117,13 @@ func (p *policies) update(ctx context.Context) error {
 		}
 		p.parsed[object.GetUID()], documents[i] = one, one.document
 	}
-	p.objects.Update(ctx, documents)
+	var others []ratify.Object
+	if p.ratify {
+		if _, others, err = ratifyObjects(ctx, p.from); err != nil {
+			return err
+		}
+	}
+	p.objects.Update(ctx, documents, others...)
 	for _, t := range p.decided {
 		t.pull()
 	}

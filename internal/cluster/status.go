@@ -67,7 +67,7 @@ func (s *statuses) Start(ctx context.Context) error {
 
 // write writes the statuses that are not what they should be.
 func (s *statuses) write(ctx context.Context) error {
-	objects, err := list(ctx, s.client)
+	objects, err := list(ctx, s.client, kinds())
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/ratify"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -43,7 +44,8 @@ type PolicyStatus struct {
 type builder struct {
 	env     Environment
 	serials uint64
-	last    map[ID]*policy // in force and not broken
+	last    map[ID]*policy       // in force and not broken
+	ratify  map[string][]*policy // those of Ratify's objects by namespace, good last
 	current *Snapshot
 }
 
@@ -71,6 +73,9 @@ type revision struct {
 	// dark reports whether a document may stay dark: nothing was known of its
 	// file when the process started, and the file was never whole since.
 	dark func(*Document) bool
+	// ratify are Ratify's objects, and home the namespace that was Ratify's.
+	ratify []ratify.Object
+	home   string
 	// problems that belong to no document.
 	problems []Problem
 	sources  *sources
@@ -99,6 +104,7 @@ func (b *builder) build(r revision) *Snapshot {
 		all = append(all, s)
 	}
 	next := b.assemble(all, r)
+	b.addRatify(next, r)
 	b.last = map[ID]*policy{}
 	for _, s := range all {
 		if s.state != StateBroken {

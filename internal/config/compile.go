@@ -95,6 +95,7 @@ func compile(env Environment, doc *Document, m material) (*policy, []Problem) {
 	} else {
 		p.rule.Require = c.rule(root)
 		p.skips = c.skips(root, p.rule.Require)
+		p.rule.Require = present(p.rule.Require, doc.required)
 	}
 	if len(c.problems) > 0 {
 		return nil, c.problems
@@ -165,6 +166,9 @@ func (c *compiler) view(p *policy) verifier.Store {
 			registry.TokenHosts = append(registry.TokenHosts, canonicalHost(host))
 		}
 		options.Registries = append(options.Registries, registry)
+	}
+	if r := c.doc.others; r != nil {
+		options.Others = store.Registry{PlainHTTP: r.PlainHTTP, Credential: c.credential("others.auth", r.Auth)}
 	}
 	if len(c.problems) > 0 {
 		return nil

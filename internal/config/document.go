@@ -45,6 +45,11 @@ type Document struct {
 	// that was.
 	raw        []byte
 	generation int64
+	// required, of a document that was Ratify's, tells for each part of its rule
+	// whether it is wanted where there is nothing for it; others is how the
+	// registries are asked that it does not name.
+	required []bool
+	others   *api.Registry
 	// unknown is set where not even kind and name could be read.
 	unknown bool
 	// images and namespaces are what the document claims, as far as they could

@@ -14,6 +14,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/countersign-dev/countersign/internal/ratify"
 )
 
 const (
@@ -29,6 +31,8 @@ type lastGood struct {
 	Version   int               `json:"version"`
 	Documents []json.RawMessage `json:"documents"`
 	Objects   []keptObject      `json:"objects"`
+	// Ratify are Ratify's objects as they are, right or wrong.
+	Ratify []ratify.Object `json:"ratify,omitempty"`
 }
 
 type keptObject struct {
@@ -55,7 +59,7 @@ func (o *Objects) save(ctx context.Context) {
 
 // inForce collects the documents in force and what they refer to.
 func (o *Objects) inForce() lastGood {
-	kept := lastGood{Version: lastGoodVersion}
+	kept := lastGood{Version: lastGoodVersion, Ratify: o.ratify}
 	from := newSources(remembered{o.namespace(), o.material})
 	for _, p := range o.builder.lastGood() {
 		kept.Documents = append(kept.Documents, p.doc.raw)

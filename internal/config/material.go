@@ -91,7 +91,7 @@ func (g *gatherer) mayRead(path, name string) bool {
 	switch {
 	case !g.doc.inCluster:
 		return true
-	case g.doc.Kind == api.KindTrustPolicy:
+	case g.doc.Namespace != "":
 		g.refuse(path, "a TrustPolicy reads no files of the provider", "Put it into a Secret or a ConfigMap of its namespace")
 		return false
 	case !filepath.IsAbs(name):

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/ratify"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -44,6 +45,7 @@ type Objects struct {
 	material map[Object]map[string][]byte // what objects held when they could be read last
 	seen     [sha256.Size]byte            // all that the Snapshot was made of
 	saved    []byte
+	ratify   []ratify.Object
 	report   reporter
 }
 
@@ -78,9 +80,12 @@ func (o *Objects) Ready() error { return o.Snapshot().Ready() }
 // of what they refer to: a new one, in force when it returns, unless nothing
 // changed. It is cheap then, and may be called to look after files that
 // documents name.
-func (o *Objects) Update(ctx context.Context, documents []*Document) *Snapshot {
+//
+// Ratify's objects are given beside them, where there are any.
+func (o *Objects) Update(ctx context.Context, documents []*Document, others ...ratify.Object) *Snapshot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.ratify = others
 	from := newSources(remembering{o.options.Reader, o.material})
 	if o.isLoaded() && o.sum(documents, from) == o.seen {
 		return o.Snapshot()
@@ -107,6 +112,14 @@ func (o *Objects) isLoaded() bool {
 func (o *Objects) sum(documents []*Document, from *sources) [sha256.Size]byte {
 	h := sha256.New()
 	noteDocuments(h, documents, o.builder.lastGood(), from)
+	for _, object := range o.ratify {
+		note(h, object.String(), string(object.Spec))
+	}
+	policies, _ := ratify.Translate(o.ratify, o.namespace())
+	for _, p := range policies {
+		m, problems := gather(ratifyDocument(p), from)
+		note(h, m.sum, problems)
+	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
 
@@ -118,7 +131,8 @@ func (o *Objects) build(ctx context.Context, documents []*Document, from *source
 		}
 	}
 	next := o.builder.build(revision{
-		documents: documents, sources: from, dark: func(doc *Document) bool { return o.first[doc.ID] },
+		documents: documents, sources: from, ratify: o.ratify, home: o.namespace(),
+		dark: func(doc *Document) bool { return o.first[doc.ID] },
 	})
 	for id := range o.builder.last {
 		delete(o.first, id)
@@ -175,6 +189,7 @@ func (o *Objects) Restore(ctx context.Context) error {
 		return err
 	}
 	documents, material := kept.content()
+	o.ratify = kept.Ratify
 	o.material = material
 	o.build(ctx, documents, newSources(remembered{o.namespace(), material}))
 	return nil

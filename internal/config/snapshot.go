@@ -18,6 +18,10 @@ type Snapshot struct {
 	cluster *index
 	// exemptions go before all policies.
 	exemptions exemptions
+	// ratify are the policies that Ratify's objects make, by namespace; empty for
+	// those that have no objects of their own. They count where no
+	// ClusterTrustPolicy matches.
+	ratify map[string]*index
 	// tenants are the TrustPolicies by namespace. Those whose namespace could
 	// not be read are under every.
 	tenants map[string]*index
@@ -29,6 +33,7 @@ type Snapshot struct {
 	inForce  map[uint64]bool
 	policies []PolicyStatus
 	problems []Problem
+	objects  []RatifyStatus
 }
 
 // every stands for all namespaces where a TrustPolicy's own is not known.
@@ -77,6 +82,9 @@ func (s *Snapshot) choose(request verifier.Request, n *name) (selection, *verifi
 	winners := s.cluster.winners(n, func(p *policy) bool { return p.appliesIn(request.Namespace) })
 	cluster := policiesOf(preferNaming(winners))
 	if len(cluster) == 0 {
+		cluster = s.ratifys(n, request.Namespace)
+	}
+	if len(cluster) == 0 {
 		return selection{}, notFound("no ClusterTrustPolicy matches this image")
 	}
 	tenant := s.tenant(n, request.Namespace)
@@ -99,6 +107,9 @@ func (s *Snapshot) chooseForAll(n *name) (selection, *verifier.Error) {
 		return base != "" && next.pattern.rank < base
 	})
 	policies := policiesOf(found)
+	if len(policies) == 0 {
+		policies = s.ratifys(n, "")
+	}
 	if len(policies) == 0 {
 		return selection{}, notFound("no ClusterTrustPolicy matches this image")
 	}

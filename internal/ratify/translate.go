@@ -45,6 +45,9 @@ type Policy struct {
 	// PlainHTTP and DockerConfig are how registries are asked, whichever.
 	PlainHTTP    bool
 	DockerConfig string
+	// Broken says why nothing is known of what is demanded; then all images are
+	// meant, and there is nothing else in it.
+	Broken *Note
 }
 
 // Part is what must hold for the artifacts of one type.
@@ -59,9 +62,10 @@ type Part struct {
 }
 
 // Translate says what the objects demand, for the cluster and for each namespace
-// that has objects of its own.
-func Translate(objects []Object) ([]Policy, []Note) {
-	t := &translator{objects: objects}
+// that has objects of its own. Home is the namespace of Ratify itself, whose
+// CertificateStores count in all.
+func Translate(objects []Object, home string) ([]Policy, []Note) {
+	t := &translator{objects: objects, home: home}
 	var policies []Policy
 	namespaces := map[string]bool{"": true}
 	for _, o := range objects {
@@ -70,7 +74,19 @@ func Translate(objects []Object) ([]Policy, []Note) {
 		}
 	}
 	for _, namespace := range slices.Sorted(maps.Keys(namespaces)) {
-		policies = append(policies, t.policies(namespace)...)
+		found := t.policies(namespace)
+		if found == nil && t.broken != nil {
+			found = []Policy{{Namespace: namespace, Name: "ratify", Images: []string{"**/**"}, Broken: t.broken}}
+		}
+		policies = append(policies, found...)
+		t.broken = nil
+	}
+	for _, o := range objects {
+		if o.Kind == KindKeyManagementProvider || o.Kind == KindCertificateStore {
+			if _, err := t.inline(o, ""); err != nil {
+				t.note(o, true, strings.TrimPrefix(err.Error(), o.String()+": "), "")
+			}
+		}
 	}
 	slices.SortStableFunc(t.notes, func(a, b Note) int {
 		return cmp.Or(strings.Compare(a.Object.String(), b.Object.String()), strings.Compare(a.Message, b.Message))
@@ -80,11 +96,16 @@ func Translate(objects []Object) ([]Policy, []Note) {
 
 type translator struct {
 	objects []Object
+	home    string
 	notes   []Note
+	broken  *Note // why there are no policies of the namespace that is at work
 }
 
 func (t *translator) note(o Object, fatal bool, message, remedy string) {
 	n := Note{o, fatal, message, remedy}
+	if fatal && t.broken == nil {
+		t.broken = &n
+	}
 	for _, known := range t.notes {
 		if known.String() == n.String() { // said for another namespace
 			return

@@ -55,12 +55,16 @@ func translated(t *testing.T, path string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policies, notes := ratify.Translate(objects)
+	policies, notes := ratify.Translate(objects, "gatekeeper-system")
 	var got strings.Builder
 	for _, note := range notes {
 		got.WriteString("# " + note.String() + "\n")
 	}
 	for _, policy := range policies {
+		if policy.Broken != nil {
+			got.WriteString("# broken: " + policy.Broken.String() + "\n")
+			continue
+		}
 		document, notes := policy.Document()
 		for _, note := range notes {
 			got.WriteString("# " + note + "\n")

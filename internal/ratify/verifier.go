@@ -1,8 +1,10 @@
 package ratify
 
 import (
+	"crypto/x509"
 	_ "embed"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -235,18 +237,19 @@ func (t *translator) material(name, namespace, contentType string) (string, erro
 	if !qualified {
 		in, bare = "", name
 	}
-	if qualified && in != namespace && namespace != "" {
+	if qualified && in != namespace && in != t.home {
 		return "", fmt.Errorf("%s is another namespace's", name)
 	}
 	for _, o := range t.objects {
 		if o.Name != bare || o.Kind != KindKeyManagementProvider && o.Kind != KindCertificateStore {
 			continue
 		}
-		// A CertificateStore is in a namespace and was visible by its bare name.
-		if o.Namespace == in || o.Kind == KindCertificateStore && !qualified {
-			return t.inline(o, contentType)
-		}
-		if o.Namespace == namespace && !qualified {
+		// Ratify's own CertificateStores were visible by their bare names; another
+		// namespace's must not speak for the cluster.
+		own := o.Namespace == namespace && (!qualified || in == namespace)
+		everybodys := o.Namespace == "" && !qualified || o.Kind == KindCertificateStore && o.Namespace == t.home && (!qualified || in == t.home)
+		visible := own || everybodys
+		if visible {
 			return t.inline(o, contentType)
 		}
 	}
@@ -280,12 +283,42 @@ func (t *translator) inline(o Object, contentType string) (string, error) {
 		found = "certificate"
 	}
 	switch {
-	case found != contentType:
+	case contentType != "" && found != contentType:
 		return "", fmt.Errorf("%s holds a %s, and a %s is wanted", o, found, contentType)
 	case content.Value == "":
 		return "", fmt.Errorf("%s is empty", o)
 	}
+	if err := readable(content.Value, found); err != nil {
+		return "", fmt.Errorf("%s: %w", o, err)
+	}
 	return content.Value, nil
+}
+
+// readable reports what is wrong with certificates or a key in PEM.
+func readable(text, contentType string) error {
+	rest := []byte(text)
+	for n := 1; ; n++ {
+		block, more := pem.Decode(rest)
+		if block == nil {
+			if n == 1 || len(strings.TrimSpace(string(rest))) > 0 {
+				return errors.New("not PEM")
+			}
+			return nil
+		}
+		var err error
+		switch contentType {
+		case "key":
+			_, err = x509.ParsePKIXPublicKey(block.Bytes)
+		case "certificate":
+			_, err = x509.ParseCertificate(block.Bytes)
+		default:
+			err = errors.New("neither certificate nor key")
+		}
+		if err != nil {
+			return fmt.Errorf("%s %d: %w", contentType, n, err)
+		}
+		rest = more
+	}
 }
 
 // checkName is a name for what a verifier demands.

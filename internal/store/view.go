@@ -24,9 +24,12 @@ import (
 
 // ViewOptions are one policy's.
 type ViewOptions struct {
-	// Registries by exact host. A host that is not among them is asked
-	// anonymously, over TLS, with the system's roots.
+	// Registries by exact host. A host that is not among them is asked as Others
+	// says: anonymously, over TLS, with the system's roots, unless it says else.
 	Registries []Registry
+	// Others is how every other host is asked; its Host is empty. Its Credential
+	// must itself know credentials by host: it is asked for each.
+	Others Registry
 }
 
 // Registry is how one host is asked.
@@ -60,13 +63,14 @@ type View struct {
 	store   *Store
 	id      string
 	clients map[string]*client // by Registry.Host
+	others  Registry
 }
 
 var _ verifier.Store = (*View)(nil)
 
 // View makes a view. The error says which registry's options are wrong.
 func (s *Store) View(options ViewOptions) (*View, error) {
-	v := &View{store: s, clients: map[string]*client{}}
+	v := &View{store: s, clients: map[string]*client{}, others: options.Others}
 	for _, registry := range options.Registries {
 		if _, ok := v.clients[registry.Host]; ok {
 			return nil, fmt.Errorf("registry %s: named twice", registry.Host)
@@ -95,7 +99,7 @@ func (s *Store) viewID(options ViewOptions) string {
 		TokenHosts            []string
 	}
 	list := []identity{}
-	for _, r := range options.Registries {
+	for _, r := range append(slices.Clone(options.Registries), options.Others) {
 		credential := "anonymous"
 		if r.Credential != nil {
 			credential = r.Credential.ID()
@@ -154,7 +158,9 @@ func (v *View) client(host string) *client {
 	if c, ok := v.clients[host]; ok {
 		return c
 	}
-	c, err := v.store.newClient(Registry{Host: host})
+	registry := v.others
+	registry.Host = host
+	c, err := v.store.newClient(registry)
 	if err != nil {
 		panic(err) // only CAs can be wrong
 	}

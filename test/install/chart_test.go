@@ -34,6 +34,8 @@ func variants() map[string][]string {
 		},
 		"all namespaces": {"rbac.objectNamespaces={*}", "library.enabled=false", "networkPolicy.enabled=false", "replicas=1"},
 		"no rights":      {"rbac.create=false"},
+		"ratify": {"compatibility.ratify=true", "serviceAccount.name=ratify-admin", "azureWorkloadIdentity.clientId=00000000-0000-0000-0000-000000000000",
+			"featureFlags.RATIFY_CERT_ROTATION=true", "provider.enableMutation=true", "service.port=6001", "logLevel=debug"},
 	}
 }
 

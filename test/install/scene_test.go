@@ -142,7 +142,7 @@ func (s *scene) values() []string {
 	return []string{
 		"provider.serviceUrl=https://" + s.balancer.address(),
 		"gatekeeper.webhookConfiguration=gatekeeper-admit",
-		"allowLoopback=true", "drainDelay=0s", "logLevel=debug",
+		"allowLoopback=true", "drainDelay=0s", "logLevel=debug", "compatibility.ratify=true",
 	}
 }
 

@@ -59,7 +59,7 @@ annotations:
 {{- end -}}
 
 {{- define "countersign.mutation" -}}
-{{- if and .Values.mutation.enabled (not .Values.aks.azurePolicyAddon) -}}yes{{- end -}}
+{{- if and (or .Values.mutation.enabled .Values.provider.enableMutation) (not .Values.aks.azurePolicyAddon) -}}yes{{- end -}}
 {{- end -}}
 
 {{/* Values that are each right and wrong together. */}}
@@ -67,10 +67,10 @@ annotations:
 {{- if ge (int .Values.provider.timeoutSeconds) (int .Values.gatekeeper.validatingWebhookTimeoutSeconds) -}}
 {{- fail (printf "provider.timeoutSeconds is %d and gatekeeper.validatingWebhookTimeoutSeconds %d: a webhook that gives up first admits everything (failurePolicy: Ignore). Let the provider's be smaller, and Gatekeeper's what it was installed with" (int .Values.provider.timeoutSeconds) (int .Values.gatekeeper.validatingWebhookTimeoutSeconds)) -}}
 {{- end -}}
-{{- if and .Values.mutation.enabled (ge (int .Values.mutation.timeoutSeconds) (int .Values.gatekeeper.mutatingWebhookTimeoutSeconds)) -}}
+{{- if and (or .Values.mutation.enabled .Values.provider.enableMutation) (ge (int .Values.mutation.timeoutSeconds) (int .Values.gatekeeper.mutatingWebhookTimeoutSeconds)) -}}
 {{- fail (printf "mutation.timeoutSeconds is %d and gatekeeper.mutatingWebhookTimeoutSeconds %d: let the provider's be smaller. Gatekeeper is installed with 1 by default; install it with 2" (int .Values.mutation.timeoutSeconds) (int .Values.gatekeeper.mutatingWebhookTimeoutSeconds)) -}}
 {{- end -}}
-{{- if and .Values.aks.azurePolicyAddon .Values.mutation.enabled -}}
+{{- if and .Values.aks.azurePolicyAddon (or .Values.mutation.enabled .Values.provider.enableMutation) -}}
 {{- fail "mutation.enabled with aks.azurePolicyAddon: the add-on's Gatekeeper takes no mutators but its own. Set mutation.enabled=false" -}}
 {{- end -}}
 {{- if and (eq .Values.tls.mode "certManager") (not .Values.tls.certManager.issuerRef.name) -}}

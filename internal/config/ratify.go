@@ -1,0 +1,161 @@
+package config
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/ratify"
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// kindRatify is the kind of the policies that Ratify's objects make.
+const kindRatify = "Ratify"
+
+// RatifyStatus tells how one of Ratify's objects fares.
+type RatifyStatus struct {
+	ratify.Object
+	// Error says why it is not used; empty where it is.
+	Error string
+}
+
+// addRatify compiles what Ratify's objects demand. Where they are wrong, what they
+// demanded before stays in force, and if they never were right, the images of
+// their namespace are undecided.
+func (b *builder) addRatify(s *Snapshot, r revision) {
+	policies, notes := ratify.Translate(r.ratify, r.home)
+	s.objects = ratifyStatuses(r.ratify, notes)
+	s.ratify = map[string]*index{}
+	byNamespace := map[string][]ratify.Policy{}
+	for _, p := range policies {
+		byNamespace[p.Namespace] = append(byNamespace[p.Namespace], p)
+	}
+	good := map[string][]*policy{}
+	for namespace, policies := range byNamespace {
+		inForce, cause := b.compileRatify(namespace, policies, r.sources)
+		switch before := b.ratify[namespace]; {
+		case cause == nil:
+			good[namespace] = inForce
+		case len(before) > 0:
+			inForce, good[namespace] = before, before
+			s.problems = append(s.problems, *cause)
+		default:
+			s.problems = append(s.problems, *cause)
+			inForce = []*policy{b.brokenRatify(namespace, *cause)}
+		}
+		for _, p := range inForce {
+			s.inForce[p.serial] = true
+		}
+		s.ratify[namespace] = newIndex(inForce)
+	}
+	b.ratify = good
+}
+
+func (b *builder) compileRatify(namespace string, policies []ratify.Policy, from *sources) ([]*policy, *Problem) {
+	before := map[ID]*policy{}
+	for _, p := range b.ratify[namespace] {
+		before[p.ID] = p
+	}
+	var list []*policy
+	for _, of := range policies {
+		if of.Broken != nil {
+			return nil, &Problem{
+				Policy: of.Broken.Object.String(), Message: of.Broken.Message, Remedy: of.Broken.Remedy, Reason: verifier.ReasonPolicyInvalid,
+			}
+		}
+		doc := ratifyDocument(of)
+		m, problems := gather(doc, from)
+		if len(problems) > 0 {
+			return nil, &problems[0]
+		}
+		if known := before[doc.ID]; known != nil && known.doc.content == doc.content && known.material == m.sum {
+			list = append(list, known)
+			continue
+		}
+		p, problems := compile(b.env, doc, m)
+		if len(problems) > 0 {
+			return nil, &problems[0]
+		}
+		p.serial = b.serial()
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// ratifyDocument makes a document of what Ratify's objects demand.
+func ratifyDocument(of ratify.Policy) *Document {
+	written, _ := of.Document() // what a document cannot say is said below
+	doc := &Document{ID: ID{kindRatify, of.Namespace, of.Name}, inCluster: true, Metadata: written.Metadata, Spec: written.Spec}
+	doc.Spec.Namespaces = nil // they are asked for by namespace
+	doc.Spec.Registries = nil
+	if len(of.Parts) > 1 {
+		for _, part := range of.Parts {
+			doc.required = append(doc.required, part.Required)
+		}
+	}
+	if of.PlainHTTP || of.DockerConfig != "" {
+		doc.others = &api.Registry{PlainHTTP: of.PlainHTTP}
+		if of.DockerConfig != "" {
+			doc.others.Auth = &api.RegistryAuth{DockerConfig: &api.DockerConfig{Path: of.DockerConfig}}
+		}
+	}
+	doc.content = doc.hash()
+	return doc
+}
+
+func (b *builder) brokenRatify(namespace string, cause Problem) *policy {
+	doc := &Document{ID: ID{kindRatify, namespace, "ratify"}, inCluster: true, images: []string{"**/**"}}
+	p := broken(doc, cause)
+	p.namespaces = nil
+	p.serial = b.serial()
+	return p
+}
+
+// ratifys are the policies of Ratify's objects that the image must satisfy: the
+// namespace's own where it has objects, the cluster's otherwise.
+func (s *Snapshot) ratifys(n *name, namespace string) []*policy {
+	of, own := s.ratify[namespace]
+	if !own {
+		of = s.ratify[""]
+	}
+	if of == nil {
+		return nil
+	}
+	return policiesOf(of.winners(n, everywhere))
+}
+
+// present makes a rule of Ratify's of one that wants all parts.
+func present(rule verifier.Rule, required []bool) verifier.Rule {
+	all, ok := rule.(verifier.All)
+	if !ok || len(all) != len(required) {
+		return rule
+	}
+	var p verifier.Present
+	for i, part := range all {
+		if required[i] {
+			p.Required = append(p.Required, part)
+		} else {
+			p.Optional = append(p.Optional, part)
+		}
+	}
+	return p
+}
+
+func ratifyStatuses(objects []ratify.Object, notes []ratify.Note) []RatifyStatus {
+	list := make([]RatifyStatus, len(objects))
+	for i, object := range objects {
+		list[i] = RatifyStatus{Object: object}
+		for _, note := range notes {
+			if note.Fatal && note.Object.String() == object.String() {
+				list[i].Error = strings.TrimSuffix(note.Message+". "+note.Remedy, ". ")
+				break
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b RatifyStatus) int { return cmp.Compare(a.String(), b.String()) })
+	return list
+}
+
+// Ratify tells how each of Ratify's objects fares.
+func (s *Snapshot) Ratify() []RatifyStatus { return slices.Clone(s.objects) }
