@@ -31,6 +31,14 @@ type serveOptions struct {
 	logLevel                           string
 	allowLoopback                      bool
 	cluster                            clusterOptions
+	decisions                          decisionOptions
+}
+
+// decisionOptions are the flags about the log of decisions.
+type decisionOptions struct {
+	path    string
+	repeats uint64
+	redact  []string
 }
 
 // answersUnderWay is how long a stop waits for answers that are being made,
@@ -63,6 +71,9 @@ func serveCommand() *cobra.Command {
 	flags.DurationVar(&o.drainDelay, "drain-delay", provider.DefaultDrainDelay, "how long to go on serving after SIGTERM, until nobody is sent here any more")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.BoolVar(&o.allowLoopback, "allow-loopback", false, "let registries be on this machine, for development")
+	flags.StringVar(&o.decisions.path, "decision-log", "", "a file for a JSON line about each decision, rotated at 64 MiB; empty: none")
+	flags.Uint64Var(&o.decisions.repeats, "decision-log-repeats", 100, "of so many repeated decisions one is written; 0: none")
+	flags.StringSliceVar(&o.decisions.redact, "decision-log-redact", nil, "fields whose values are replaced by a hash: image,message")
 	o.cluster.add(flags)
 	return command
 }
@@ -118,11 +129,16 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	decisions, err := o.decisions.open(metrics, log)
+	if err != nil {
+		return err
+	}
 	server, err := provider.New(provider.Options{
-		Select:        func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.Snapshot().For(r) },
-		Ready:         func() error { return cmp.Or(door.ready(), app.Ready()) },
-		Logger:        log,
-		Metrics:       metrics,
+		Select:    func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.Snapshot().For(r) },
+		Ready:     func() error { return cmp.Or(door.ready(), app.Ready()) },
+		Logger:    log,
+		Metrics:   metrics,
+		Decisions: decisions.logger(), DecisionRepeats: o.decisions.repeats,
 		VerifyTimeout: o.verifyTimeout,
 		MutateTimeout: o.mutateTimeout,
 		DrainDelay:    cmp.Or(o.drainDelay, -1), // there, zero is the default
@@ -147,6 +163,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	group.Go(func() error { return servePlain(health, listeners[1]) })
 	group.Go(func() error { return servePlain(figures, listeners[2]) })
 	group.Go(func() error { return app.Run(running) })
+	group.Go(func() error { return decisions.run(running) })
 	group.Go(func() error {
 		<-running.Done()
 		log.Info("stopping")
@@ -158,6 +175,34 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	err = group.Wait()
 	log.Info("stopped")
 	return err
+}
+
+// decisionLog is the file of decisions, or none.
+type decisionLog struct{ file *telemetry.DecisionLog }
+
+func (o *decisionOptions) open(metrics *telemetry.Metrics, log *slog.Logger) (decisionLog, error) {
+	if o.path == "" {
+		return decisionLog{}, nil
+	}
+	file, err := telemetry.OpenDecisionLog(telemetry.DecisionLogOptions{Path: o.path, Redact: o.redact, Metrics: metrics, Log: log})
+	if err != nil {
+		return decisionLog{}, fmt.Errorf("--decision-log: %w", err)
+	}
+	return decisionLog{file}, nil
+}
+
+func (d decisionLog) logger() *slog.Logger {
+	if d.file == nil {
+		return nil
+	}
+	return d.file.Logger()
+}
+
+func (d decisionLog) run(ctx context.Context) error {
+	if d.file == nil {
+		return nil
+	}
+	return d.file.Run(ctx)
 }
 
 // door is the listener to which Gatekeeper comes, once there is a certificate to

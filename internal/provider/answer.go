@@ -16,6 +16,8 @@ type answer struct {
 	key string
 	// image is what was asked about, in its canonical spelling where it has one.
 	image string
+	// request is what the key asked; zero where it could not be read.
+	request verifier.Request
 	// verdict of a key on verify; zero on mutate.
 	verdict verifier.Verdict
 	// value of a key on mutate.
@@ -56,7 +58,7 @@ func (s *Server) verify(ctx context.Context, key string) answer {
 		image = elide(image, verifier.MaxReferenceLength)
 		return answer{key: key, image: image, verdict: verifier.Refuse(image, verifier.AsError(err))}
 	}
-	a := answer{key: key, image: request.Image.String()}
+	a := answer{key: key, image: request.Image.String(), request: request}
 	chain, verdict := s.options.Select(request)
 	if chain != nil {
 		a.policy = chain.Policies()

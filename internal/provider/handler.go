@@ -55,10 +55,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	w.WriteHeader(status)
 	_, _ = w.Write(body) //nolint:gosec // G705: it is JSON, for a program; and who left reads no error
-	if s.fresh(r.Context(), e, answers, start) {
-		_ = http.NewResponseController(w).Flush() // Gatekeeper does not wait for our log
+	fresh := s.fresh(r.Context(), e, answers, start)
+	if fresh || s.options.Decisions != nil {
+		_ = http.NewResponseController(w).Flush() // Gatekeeper does not wait for our logs
+	}
+	if fresh {
 		s.logAnswers(r.Context(), e, answers, trace)
 	}
+	s.recordDecisions(r.Context(), e, answers, trace)
 	if cap(body) <= maxPooled {
 		*buffer = body
 		buffers.Put(buffer)

@@ -49,6 +49,10 @@ type Options struct {
 	Ready func() error
 	// Logger; none when nil.
 	Logger *slog.Logger
+	// Decisions takes a line for each verification that is fresh, and for one in
+	// DecisionRepeats of the others; nil: nobody does. 0 of DecisionRepeats is none.
+	Decisions       *slog.Logger
+	DecisionRepeats uint64
 	// Metrics to add the door's to; its own when nil.
 	Metrics *telemetry.Metrics
 	// Random makes trace ids; crypto/rand when nil. Safe for concurrent use.
@@ -69,7 +73,8 @@ type Server struct {
 	endpoints map[string]*endpoint
 	http      *http.Server
 	draining  atomic.Bool
-	bodies    atomic.Int64 // bytes of request bodies in memory
+	repeated  atomic.Uint64 // decisions that were repeats
+	bodies    atomic.Int64  // bytes of request bodies in memory
 }
 
 // endpoint is one path: how a key is answered, and how the answers are written.
