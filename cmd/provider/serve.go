@@ -32,6 +32,7 @@ type serveOptions struct {
 	allowLoopback                      bool
 	cluster                            clusterOptions
 	decisions                          decisionOptions
+	traces                             telemetry.TraceOptions
 }
 
 // decisionOptions are the flags about the log of decisions.
@@ -74,6 +75,8 @@ func serveCommand() *cobra.Command {
 	flags.StringVar(&o.decisions.path, "decision-log", "", "a file for a JSON line about each decision, rotated at 64 MiB; empty: none")
 	flags.Uint64Var(&o.decisions.repeats, "decision-log-repeats", 100, "of so many repeated decisions one is written; 0: none")
 	flags.StringSliceVar(&o.decisions.redact, "decision-log-redact", nil, "fields whose values are replaced by a hash: image,message")
+	flags.StringVar(&o.traces.Endpoint, "traces", "", "the URL of a collector that takes OpenTelemetry's traces over OTLP/HTTP; empty: none")
+	flags.Float64Var(&o.traces.Sample, "traces-sample", 0.01, "the part of requests that is traced, from 0 to 1")
 	o.cluster.add(flags)
 	return command
 }
@@ -133,12 +136,16 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	traces, err := o.openTraces(ctx)
+	if err != nil {
+		return err
+	}
 	server, err := provider.New(provider.Options{
-		Select:    func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.Snapshot().For(r) },
-		Ready:     func() error { return cmp.Or(door.ready(), app.Ready()) },
-		Logger:    log,
-		Metrics:   metrics,
-		Decisions: decisions.logger(), DecisionRepeats: o.decisions.repeats,
+		Select:  func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.Snapshot().For(r) },
+		Ready:   func() error { return cmp.Or(door.ready(), app.Ready()) },
+		Logger:  log,
+		Metrics: metrics,
+		Traces:  traces, Decisions: decisions.logger(), DecisionRepeats: o.decisions.repeats,
 		VerifyTimeout: o.verifyTimeout,
 		MutateTimeout: o.mutateTimeout,
 		DrainDelay:    cmp.Or(o.drainDelay, -1), // there, zero is the default
@@ -170,11 +177,23 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(o.drainDelay, 0)+answersUnderWay)
 		defer cancel()
 		err := server.Shutdown(stopping)
-		return errors.Join(err, health.Close(), figures.Close())
+		return errors.Join(err, traces.Shutdown(stopping), health.Close(), figures.Close())
 	})
 	err = group.Wait()
 	log.Info("stopped")
 	return err
+}
+
+func (o *serveOptions) openTraces(ctx context.Context) (*telemetry.Traces, error) {
+	if o.traces.Endpoint == "" {
+		return nil, nil
+	}
+	o.traces.Version = buildVersion()
+	traces, err := telemetry.NewTraces(ctx, o.traces)
+	if err != nil {
+		return nil, fmt.Errorf("--traces: %w", err)
+	}
+	return traces, nil
 }
 
 // decisionLog is the file of decisions, or none.

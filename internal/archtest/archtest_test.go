@@ -57,6 +57,7 @@ var owners = map[string][]string{
 	"github.com/open-policy-agent/frameworks/": {"internal/provider"},
 	"k8s.io/":                                  {"internal/cluster", "internal/watch"},
 	"sigs.k8s.io/":                             {"internal/cluster", "internal/watch"},
+	"go.opentelemetry.io/":                     {"internal/telemetry"},
 	"github.com/prometheus/":                   {"internal/telemetry"},
 	"go.yaml.in/yaml/":                         {"internal/config", "internal/ratify"},
 	"github.com/spf13/":                        {"cmd/provider"},

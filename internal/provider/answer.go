@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/countersign-dev/countersign/internal/telemetry"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -48,6 +49,21 @@ func (a *answer) outcome() (status, reason string) {
 	default:
 		return statusPinned, reasonNone
 	}
+}
+
+// tell says in the key's span what became of it.
+func (a *answer) tell(span telemetry.Span) {
+	if span == (telemetry.Span{}) {
+		return
+	}
+	status, reason := a.outcome()
+	span.Set("countersign.image", a.image)
+	span.Set("countersign.status", status)
+	span.Set("countersign.reason", reason)
+	if a.undecided != nil {
+		span.Fail(a.undecided.Message)
+	}
+	span.End()
 }
 
 // verify judges one key.
@@ -115,6 +131,7 @@ var errNotReached = errors.New("the deadline came before its turn")
 // answerOne keeps one key's trouble with that key.
 func (s *Server) answerOne(ctx context.Context, e *endpoint, key string) (a answer) {
 	start := time.Now()
+	ctx, span := s.options.Traces.Part(ctx, "key")
 	defer func() {
 		if p := recover(); p != nil {
 			s.metrics.panics.Inc()
@@ -124,6 +141,7 @@ func (s *Server) answerOne(ctx context.Context, e *endpoint, key string) (a answ
 			}}
 		}
 		a.took = time.Since(start)
+		a.tell(span)
 	}()
 	// A key that is not even tried must not look as if its registry were slow.
 	if ctx.Err() != nil {

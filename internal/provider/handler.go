@@ -37,6 +37,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	buffer := buffers.Get().(*[]byte)
 	body := (*buffer)[:0]
 	trace := s.newTrace()
+	if s.options.Traces != nil {
+		ctx, span := s.options.Traces.Request(r.Context(), name, trace)
+		defer span.End()
+		r = r.WithContext(ctx)
+	}
 	status, outcome := http.StatusOK, outcomeAnswered
 	var answers []answer
 	var err error = errNoSuchPath

@@ -49,6 +49,8 @@ type Options struct {
 	Ready func() error
 	// Logger; none when nil.
 	Logger *slog.Logger
+	// Traces takes a span for each request and each of its keys; nil: nobody does.
+	Traces *telemetry.Traces
 	// Decisions takes a line for each verification that is fresh, and for one in
 	// DecisionRepeats of the others; nil: nobody does. 0 of DecisionRepeats is none.
 	Decisions       *slog.Logger
