@@ -11,6 +11,8 @@ FUZZTIME    ?= 10s
 # Without gRPC's pages of traces nothing needs html/template, which keeps the
 # linker from leaving out what nobody calls: a quarter of the binary.
 TAGS        := grpcnotrace
+# What make e2e runs: not worth building where it is skipped.
+CLUSTER     := bench|e2e|image|install|signers
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 
 export GOTOOLCHAIN := local
@@ -27,7 +29,7 @@ run: ## see it happen: a registry, the provider, Gatekeeper's engine, pods (ONCE
 
 test: ## see it proved: every test, with the race detector (make lint vets)
 	go test -race -vet=off ./...
-	cd test && go test -race -vet=off -short ./...
+	cd test && go test -race -vet=off -short $$(go list ./... | grep -vE '/($(CLUSTER))$$')
 
 lint: $(GOLANGCI) ## go vet and golangci-lint, for the product and for test/
 	go vet ./...
@@ -44,7 +46,7 @@ bench: build ## measure the real binary beside an echo provider, in 4 minutes (B
 	cd test && COUNTERSIGN=$(CURDIR)/$(BIN) go run ./bench $(BENCH)
 
 e2e: tools ## a real API server, Gatekeeper, Cosign and the chart; the engines of Gatekeeper 3.23 and 3.20
-	cd test && go test -race -count=1 -p 1 -v ./bench ./decisions ./signers ./e2e ./install
+	cd test && go test -race -count=1 -p 1 -v ./bench ./decisions ./signers ./image ./e2e ./install
 	cd test && go test -modfile=gatekeeper320.mod -tags gatekeeper320 -count=1 -v ./library
 
 tools: ## build what make e2e runs: etcd, Kubernetes, Gatekeeper, Helm, Cosign (kept in the cache)

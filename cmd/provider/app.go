@@ -30,6 +30,7 @@ const (
 type appOptions struct {
 	config        string
 	allowLoopback bool
+	ratify        bool // count by Ratify's names as well
 	// cluster is set where the policies are objects of a cluster.
 	cluster      *clusterOptions
 	certificates *cluster.Certificates
@@ -56,7 +57,7 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 	memory := verifier.NewMemory(findingBytes)
 	options := store.Options{AllowLoopback: o.allowLoopback, UserAgent: "countersign/" + buildVersion()}
 	if o.metrics != nil {
-		options.Observe = observeRegistries(o.metrics)
+		options.Observe = observeRegistries(o.metrics, o.ratify)
 	}
 	registries := store.New(options)
 	revocation, err := notation.NewRevocation(notation.RevocationOptions{Transport: registries.Transport()})

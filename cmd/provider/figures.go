@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/cache"
@@ -12,7 +13,13 @@ import (
 
 // observeRegistries counts what registries are asked. Hosts are an attacker's
 // choice, so they are no label.
-func observeRegistries(metrics *telemetry.Metrics) func(store.Exchange) {
+func observeRegistries(metrics *telemetry.Metrics, ratify bool) func(store.Exchange) {
+	var codes *telemetry.Counter
+	if ratify {
+		codes = metrics.Counter("ratify_registry_request_count", "Requests to registries by what they answered.", telemetry.Label{Name: "status_code", Values: []string{
+			"200", "206", "301", "302", "307", "308", "400", "401", "403", "404", "429", "500", "502", "503", "504",
+		}})
+	}
 	kinds := telemetry.Label{Name: "kind", Values: []string{"manifest", "tag", "blob", "referrers", "token"}}
 	statuses := telemetry.Label{Name: "status", Values: []string{"2xx", "3xx", "4xx", "429", "5xx", "none"}}
 	requests := metrics.Counter("countersign_registry_requests_total", "Requests to registries and their token endpoints, retries included.", kinds, statuses)
@@ -22,6 +29,9 @@ func observeRegistries(metrics *telemetry.Metrics) func(store.Exchange) {
 	return func(e store.Exchange) {
 		requests.Inc(e.Kind, statusClass(e.Status))
 		seconds.Observe(e.Duration.Seconds(), e.Kind)
+		if codes != nil {
+			codes.Inc(strconv.Itoa(e.Status))
+		}
 	}
 }
 

@@ -123,7 +123,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 			return err
 		}
 	}
-	options := appOptions{config: o.config, allowLoopback: o.allowLoopback, log: log, metrics: metrics}
+	options := appOptions{ratify: o.cluster.ratify, config: o.config, allowLoopback: o.allowLoopback, log: log, metrics: metrics}
 	if o.cluster.enabled {
 		options.cluster, options.certificates = &o.cluster, files
 		options.timeouts = [2]time.Duration{o.verifyTimeout, o.mutateTimeout}
@@ -141,14 +141,17 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	server, err := provider.New(provider.Options{
-		Select:  func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.Snapshot().For(r) },
-		Ready:   func() error { return cmp.Or(door.ready(), app.Ready()) },
-		Logger:  log,
-		Metrics: metrics,
-		Traces:  traces, Decisions: decisions.logger(), DecisionRepeats: o.decisions.repeats,
-		VerifyTimeout: o.verifyTimeout,
-		MutateTimeout: o.mutateTimeout,
-		DrainDelay:    cmp.Or(o.drainDelay, -1), // there, zero is the default
+		Select:          func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.Snapshot().For(r) },
+		Ready:           func() error { return cmp.Or(door.ready(), app.Ready()) },
+		Logger:          log,
+		Metrics:         metrics,
+		Traces:          traces,
+		Decisions:       decisions.logger(),
+		DecisionRepeats: o.decisions.repeats,
+		VerifyTimeout:   o.verifyTimeout,
+		MutateTimeout:   o.mutateTimeout,
+		RatifyMetrics:   o.cluster.ratify,
+		DrainDelay:      cmp.Or(o.drainDelay, -1), // there, zero is the default
 	})
 	if err != nil {
 		return err

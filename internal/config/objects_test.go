@@ -81,7 +81,6 @@ func TestNothingIsDecidedBeforeObjectsAreRead(t *testing.T) {
 // TestWhatADocumentRefersTo in the cluster: what is told where it cannot be had,
 // and that it is used once it can.
 func TestWhatADocumentRefersTo(t *testing.T) {
-	roots := config.Object{Kind: config.KindSecret, Namespace: "countersign", Name: "roots"}
 	for name, c := range map[string]struct {
 		document, problem string
 	}{
@@ -107,6 +106,12 @@ func TestWhatADocumentRefersTo(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestL31_ASecretThatIsGoneKeepsTheLastGood: what cannot be read any more changes
+// nothing, and what can be read at last is used at once.
+func TestL31_ASecretThatIsGoneKeepsTheLastGood(t *testing.T) {
+	roots := config.Object{Kind: config.KindSecret, Namespace: "countersign", Name: "roots"}
 	reader := held{}
 	o := objects(t, reader, "")
 	documents := []*config.Document{object(t, cluster("p", `"a.example/**"`, signedBy("secret: {name: roots, key: ca.crt}")))}

@@ -85,7 +85,7 @@ func (s *Snapshot) choose(request verifier.Request, n *name) (selection, *verifi
 		cluster = s.ratifys(n, request.Namespace)
 	}
 	if len(cluster) == 0 {
-		return selection{}, notFound("no ClusterTrustPolicy matches this image")
+		return selection{}, notFound("no ClusterTrustPolicy matches this image in namespace " + request.Namespace)
 	}
 	tenant := s.tenant(n, request.Namespace)
 	if len(tenant) > 0 && !slices.ContainsFunc(cluster, func(p *policy) bool { return !p.delegate }) {

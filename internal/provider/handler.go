@@ -74,6 +74,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.metrics.requests.Inc(name, outcome)
 	s.metrics.requestSeconds.Observe(time.Since(start).Seconds(), name)
+	s.ratify.observe(name, time.Since(start), answers)
 }
 
 // handle appends the answer to a request, or says why there is none. A panic

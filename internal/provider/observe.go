@@ -40,6 +40,42 @@ type metrics struct {
 // seconds are the buckets of durations: from a warm answer to Gatekeeper's patience.
 var seconds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.8, 2.5, 5}
 
+// ratifyMetrics are figures by the names that Ratify had, in milliseconds, for
+// the dashboards of those who come from there.
+type ratifyMetrics struct {
+	requests map[string]*telemetry.Histogram // by endpoint
+	errors   *telemetry.Counter
+}
+
+func newRatifyMetrics(m *telemetry.Metrics) *ratifyMetrics {
+	milliseconds := make([]float64, len(seconds))
+	for i, s := range seconds {
+		milliseconds[i] = s * 1000
+	}
+	return &ratifyMetrics{
+		requests: map[string]*telemetry.Histogram{
+			endpointVerify: m.Histogram("ratify_verification_request", "Duration of a verification, in milliseconds.", milliseconds),
+			endpointMutate: m.Histogram("ratify_mutation_request", "Duration of a mutation, in milliseconds.", milliseconds),
+		},
+		errors: m.Counter("ratify_system_error_count", "Keys that could not be decided."),
+	}
+}
+
+// observe counts a request and what could not be decided of it.
+func (r *ratifyMetrics) observe(endpoint string, took time.Duration, answers []answer) {
+	if r == nil {
+		return
+	}
+	if h := r.requests[endpoint]; h != nil {
+		h.Observe(float64(took.Microseconds()) / 1000)
+	}
+	for i := range answers {
+		if answers[i].undecided != nil {
+			r.errors.Inc()
+		}
+	}
+}
+
 func newMetrics(m *telemetry.Metrics) metrics {
 	endpoint := telemetry.Label{Name: "endpoint", Values: []string{endpointVerify, endpointMutate, endpointNone}}
 	outcome := telemetry.Label{Name: "outcome", Values: []string{

@@ -49,6 +49,8 @@ type Options struct {
 	Ready func() error
 	// Logger; none when nil.
 	Logger *slog.Logger
+	// RatifyMetrics counts by Ratify's names as well.
+	RatifyMetrics bool
 	// Traces takes a span for each request and each of its keys; nil: nobody does.
 	Traces *telemetry.Traces
 	// Decisions takes a line for each verification that is fresh, and for one in
@@ -76,7 +78,8 @@ type Server struct {
 	http      *http.Server
 	draining  atomic.Bool
 	repeated  atomic.Uint64 // decisions that were repeats
-	bodies    atomic.Int64  // bytes of request bodies in memory
+	ratify    *ratifyMetrics
+	bodies    atomic.Int64 // bytes of request bodies in memory
 }
 
 // endpoint is one path: how a key is answered, and how the answers are written.
@@ -112,6 +115,9 @@ func New(options Options) (*Server, error) {
 		options.DrainDelay = DefaultDrainDelay
 	}
 	s := &Server{options: options, log: options.Logger, metrics: newMetrics(options.Metrics), repeats: newRepeats()}
+	if options.RatifyMetrics {
+		s.ratify = newRatifyMetrics(options.Metrics)
+	}
 	verify := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified}
 	mutate := &endpoint{endpointMutate, options.MutateTimeout, s.mutate, appendMutated}
 	s.endpoints = map[string]*endpoint{

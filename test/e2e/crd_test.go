@@ -3,14 +3,17 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/discovery"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -79,7 +82,7 @@ func ours(path string) []*unstructured.Unstructured {
 
 // TestGoodDocumentsAreTaken by the API server as well.
 func TestGoodDocumentsAreTaken(t *testing.T) {
-	s := in(t, "team-a", nil)
+	s := in(t, "taken", nil)
 	s.define(t)
 	paths, err := filepath.Glob(documents + "/good/*.yaml")
 	must(t, err)
@@ -90,7 +93,7 @@ func TestGoodDocumentsAreTaken(t *testing.T) {
 		}
 		for _, object := range objects {
 			if object.GetKind() == "TrustPolicy" {
-				object.SetNamespace("team-a")
+				object.SetNamespace("taken")
 			}
 			if err := s.try(t, object); err != nil {
 				t.Errorf("%s: %v", filepath.Base(path), err)
@@ -102,7 +105,7 @@ func TestGoodDocumentsAreTaken(t *testing.T) {
 // TestBadDocumentsAreRefused at kubectl apply, each with what to do; what the API
 // server cannot see is in the object's status instead.
 func TestBadDocumentsAreRefused(t *testing.T) {
-	s := in(t, "refused", nil)
+	s := in(t, "not-taken", nil)
 	s.define(t)
 	paths, err := filepath.Glob(documents + "/bad/*.yaml")
 	must(t, err)
@@ -111,12 +114,12 @@ func TestBadDocumentsAreRefused(t *testing.T) {
 	for _, path := range paths {
 		for _, object := range ours(path) {
 			if object.GetKind() == "TrustPolicy" && object.GetNamespace() != "" {
-				object.SetNamespace("refused")
+				object.SetNamespace("not-taken")
 			}
 			said := "taken; its status says what is wrong"
 			if err := s.try(t, object); err != nil {
 				refused++
-				said = strings.ReplaceAll(err.Error(), ", spec", ",\n    spec")
+				said = refusal(err)
 			}
 			fmt.Fprintf(&got, "%s %s:\n  %s\n", filepath.Base(path), object.GetName(), said)
 		}
@@ -133,6 +136,23 @@ func TestBadDocumentsAreRefused(t *testing.T) {
 	if diff := cmp.Diff(string(want), got.String()); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// refusal is what the API server says, in an order of its own each time, in one
+// that stays.
+func refusal(err error) string {
+	var status apierrors.APIStatus
+	if !errors.As(err, &status) || status.Status().Details == nil || len(status.Status().Details.Causes) == 0 {
+		parts := strings.Split(err.Error(), ", unknown field")
+		slices.Sort(parts[1:])
+		return strings.Join(parts, ", unknown field")
+	}
+	var lines []string
+	for _, cause := range status.Status().Details.Causes {
+		lines = append(lines, cause.Field+": "+cause.Message)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n  ")
 }
 
 // TestEveryFieldIsExplained, as far as kubectl explain goes before it repeats

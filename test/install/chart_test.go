@@ -146,6 +146,8 @@ func TestValuesThatAreWrongTogetherAreRefused(t *testing.T) {
 		"a value that nobody knows":        {[]string{"replicaCount=3"}, "replicaCount"},
 		"a status that lets nobody's pass": {[]string{"library.allowedStatuses={UNTRUSTED}"}, "allowedStatuses"},
 		"no replica":                       {[]string{"replicas=0"}, "replicas"},
+		"Ratify's vault":                   {[]string{"akvCertConfig.enabled=true", "akvCertConfig.vaultURI=https://v.vault.azure.net", "akvCertConfig.cert1Name=wabbit"}, "trustStores.ca[].secret"},
+		"Ratify's sign-in":                 {[]string{"oras.authProviders.azureWorkloadIdentityEnabled=true"}, "spec.registries of a ClusterTrustPolicy"},
 	} {
 		if _, err := shared.render(t.Context(), c.values...); err == nil || !strings.Contains(err.Error(), c.said) {
 			t.Errorf("%s: %v", name, err)

@@ -73,6 +73,12 @@ annotations:
 {{- if and .Values.aks.azurePolicyAddon (or .Values.mutation.enabled .Values.provider.enableMutation) -}}
 {{- fail "mutation.enabled with aks.azurePolicyAddon: the add-on's Gatekeeper takes no mutators but its own. Set mutation.enabled=false" -}}
 {{- end -}}
+{{- if or .Values.akvCertConfig.enabled .Values.azurekeyvault.enabled -}}
+{{- fail "akvCertConfig and azurekeyvault: certificates of a vault are not read yet. Put them into a Secret, and name it in a ClusterTrustPolicy: trustStores.ca[].secret" -}}
+{{- end -}}
+{{- if .Values.oras -}}
+{{- fail "oras.*: how registries are asked is said by policies. Write spec.registries of a ClusterTrustPolicy: plainHTTP for useHttp, auth for authProviders" -}}
+{{- end -}}
 {{- if and (eq .Values.tls.mode "certManager") (not .Values.tls.certManager.issuerRef.name) -}}
 {{- fail "tls.mode is certManager and tls.certManager.issuerRef.name is empty: name an Issuer or a ClusterIssuer that is a CA" -}}
 {{- end -}}
