@@ -138,7 +138,7 @@ func (g *gatherer) object(path string, kind ObjectKind, ref *api.KeyReference) {
 	case errors.Is(err, fs.ErrNotExist):
 		g.problem(path, name.String()+" does not exist", "Create it; the policy will use it at once")
 	case errors.Is(err, fs.ErrPermission):
-		g.problem(path, name.String()+" may not be read", "Add its namespace to the chart's objectNamespaces, or move it to one that is there")
+		g.problem(path, name.String()+" may not be read", "Add its namespace to the chart's rbac.objectNamespaces, or move it to one that is there")
 	case err != nil:
 		g.problem(path, name.String()+" cannot be read: "+err.Error(), "It will be tried again")
 	case !there:

@@ -41,7 +41,6 @@ type Objects struct {
 
 	mu       sync.Mutex // guards all below, and makes one Snapshot at a time
 	builder  *builder
-	first    map[ID]bool                  // broken since the first load, so that nobody knows what they would say
 	material map[Object]map[string][]byte // what objects held when they could be read last
 	seen     [sha256.Size]byte            // all that the Snapshot was made of
 	saved    []byte
@@ -124,19 +123,12 @@ func (o *Objects) sum(documents []*Document, from *sources) [sha256.Size]byte {
 }
 
 func (o *Objects) build(ctx context.Context, documents []*Document, from *sources) *Snapshot {
-	if o.first == nil {
-		o.first = map[ID]bool{}
-		for _, doc := range documents {
-			o.first[doc.ID] = o.builder.last[doc.ID] == nil
-		}
-	}
 	next := o.builder.build(revision{
 		documents: documents, sources: from, ratify: o.ratify, home: o.namespace(),
-		dark: func(doc *Document) bool { return o.first[doc.ID] },
+		// An object that is wrong is whole none the less, and was as wrong before a
+		// restart: it owns what can be read of its images, and no more.
+		dark: func(*Document) bool { return false },
 	})
-	for id := range o.builder.last {
-		delete(o.first, id)
-	}
 	o.snapshot.Store(next)
 	o.report.snapshot(ctx, next)
 	return next

@@ -86,7 +86,7 @@ func TestWhatADocumentRefersTo(t *testing.T) {
 	}{
 		"not there":         {cluster("p", `"a.example/**"`, signedBy("secret: {name: roots, key: ca.crt}")), "ClusterTrustPolicy p: spec.require.notation.trustStores.ca[0].secret: Secret countersign/roots does not exist. Create it; the policy will use it at once"},
 		"no such key":       {cluster("p", `"a.example/**"`, signedBy("configMap: {name: given, key: ca.pem}")), `ClusterTrustPolicy p: spec.require.notation.trustStores.ca[0].configMap: ConfigMap countersign/given has no key "ca.pem". Add the key, or correct its name`},
-		"not allowed":       {cluster("p", `"a.example/**"`, signedBy("secret: {name: roots, key: ca.crt, namespace: forbidden}")), "ClusterTrustPolicy p: spec.require.notation.trustStores.ca[0].secret: Secret forbidden/roots may not be read. Add its namespace to the chart's objectNamespaces, or move it to one that is there"},
+		"not allowed":       {cluster("p", `"a.example/**"`, signedBy("secret: {name: roots, key: ca.crt, namespace: forbidden}")), "ClusterTrustPolicy p: spec.require.notation.trustStores.ca[0].secret: Secret forbidden/roots may not be read. Add its namespace to the chart's rbac.objectNamespaces, or move it to one that is there"},
 		"no directory":      {cluster("p", `"a.example/**"`, signedBy("file: ca.crt")), `ClusterTrustPolicy p: spec.require.notation.trustStores.ca[0].file: "ca.crt" starts nowhere: an object has no directory. Write the path from the root, or put it into a Secret or a ConfigMap`},
 		"a tenant's file":   {tenant("team", "p", `"a.example/**"`, signedBy("file: /var/run/secrets/kubernetes.io/serviceaccount/token")), "TrustPolicy team/p: spec.require.notation.trustStores.ca[0].file: a TrustPolicy reads no files of the provider. Put it into a Secret or a ConfigMap of its namespace"},
 		"a tenant's path":   {tenant("team", "p", `"a.example/**"`, "registries: [{host: a.example, auth: {dockerConfig: {path: /root/.docker/config.json}}}]", skip("x")), "TrustPolicy team/p: spec.registries[0].auth.dockerConfig.path: a TrustPolicy reads no files of the provider. Put it into a Secret or a ConfigMap of its namespace"},
@@ -236,4 +236,19 @@ func TestTheLastGoodIsRestoredInTime(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestAnObjectWhoseImagesCannotBeRead harms nobody else, after a restart as before.
+func TestAnObjectWhoseImagesCannotBeRead(t *testing.T) {
+	documents := []*config.Document{
+		object(t, cluster("good", `"a.example/**"`, skip("a"))), object(t, cluster("odd", `"a..b/**", "c.example/x**y"`, skip("b"))),
+	}
+	o := objects(t, held{}, "")
+	for _, when := range []string{"at first", "again"} {
+		s := o.Update(t.Context(), documents)
+		if err := s.Ready(); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
+		decisions(t, s, map[string]string{"a.example/x": "EXEMPT SKIPPED good", "c.example/other": "odd: POLICY_INVALID"})
+	}
 }

@@ -6,11 +6,9 @@ package install
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -18,18 +16,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/store/registrytest"
-	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
 	"github.com/countersign-dev/countersign/test/binary"
 	"github.com/countersign-dev/countersign/test/cluster"
 	"github.com/countersign-dev/countersign/test/kubeyaml"
@@ -337,160 +332,6 @@ func in(t *testing.T, name string) *scene {
 }
 
 func tail(text string) string { return text[max(0, len(text)-8000):] }
-
-// signed pushes an image that a signer signed.
-func (s *scene) signed(t *testing.T, image, by string) string {
-	t.Helper()
-	_, err := s.Signer(by)
-	must(t, err)
-	must(t, s.Push(t.Context(), image))
-	must(t, s.Sign(t.Context(), image, by, notationtest.SignOptions{}))
-	return s.Name(image)
-}
-
-// root is a signer's authority, as a document has it inline.
-func (s *scene) root(t *testing.T, signer string) string {
-	t.Helper()
-	_, err := s.Signer(signer)
-	must(t, err)
-	content, err := os.ReadFile(filepath.Join(s.dir, signer+".crt"))
-	must(t, err)
-	return string(content)
-}
-
-// policy is a ClusterTrustPolicy that trusts one source of certificates.
-func (s *scene) policy(name, images string, source map[string]any) *unstructured.Unstructured {
-	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "countersign.dev/v1beta1", "kind": "ClusterTrustPolicy", "metadata": map[string]any{"name": name},
-		"spec": map[string]any{
-			"images": []any{s.Host + "/" + images}, "owner": "platform@example.com",
-			"registries": []any{map[string]any{"host": s.Host, "plainHTTP": true}},
-			"require": map[string]any{"name": "signer", "notation": map[string]any{
-				"level": "strict", "trustedIdentities": []any{"*"}, "trustStores": map[string]any{"ca": []any{source}},
-			}},
-		},
-	}}
-}
-
-// apply applies an object, which goes at the end of the test.
-func (s *scene) apply(t *testing.T, object *unstructured.Unstructured) {
-	t.Helper()
-	must(t, s.Apply(t.Context(), object))
-	t.Cleanup(func() { _ = s.Client.Delete(context.Background(), object) })
-}
-
-// eventually waits for a condition.
-func eventually(t *testing.T, condition func(context.Context) error) {
-	t.Helper()
-	must(t, cluster.Eventually(t.Context(), patience, condition))
-}
-
-// ready waits for an object's condition Ready to have a reason, and gives its message.
-func (s *scene) ready(t *testing.T, object *unstructured.Unstructured, reason string) string {
-	t.Helper()
-	var message string
-	eventually(t, func(ctx context.Context) error {
-		now := object.DeepCopy()
-		if err := s.Client.Get(ctx, client.ObjectKeyFromObject(object), now); err != nil {
-			return err
-		}
-		conditions, _, _ := unstructured.NestedSlice(now.Object, "status", "conditions")
-		observed, _, _ := unstructured.NestedInt64(now.Object, "status", "observedGeneration")
-		if len(conditions) != 1 || observed != now.GetGeneration() {
-			return fmt.Errorf("%s: status %v", object.GetName(), now.Object["status"])
-		}
-		condition := conditions[0].(map[string]any)
-		message, _ = condition["message"].(string)
-		if condition["reason"] != reason {
-			return fmt.Errorf("%s: %v: %s", object.GetName(), condition["reason"], message)
-		}
-		return nil
-	})
-	return message
-}
-
-// tryPod asks the API server to admit a Pod; it is not kept.
-func (s *scene) tryPod(ctx context.Context, namespace, image string) error {
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "try-"},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: image}}},
-	}
-	return s.Client.Create(ctx, pod, client.DryRunAll)
-}
-
-// credentials are what helm test shows the provider, and what it trusts.
-func (s *scene) credentials(t *testing.T) (certificate tls.Certificate, authority []byte) {
-	t.Helper()
-	secret := s.secret(t)
-	certificate, err := tls.X509KeyPair(secret.Data["client.crt"], secret.Data["client.key"])
-	must(t, err)
-	return certificate, secret.Data["ca.crt"]
-}
-
-func (s *scene) secret(t *testing.T) *corev1.Secret {
-	t.Helper()
-	secret := &corev1.Secret{}
-	must(t, s.Client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: release + "-tls"}, secret))
-	return secret
-}
-
-// balancer is the Service: it leads each connection to a replica that takes it.
-type balancer struct {
-	listener net.Listener
-
-	mu   sync.Mutex // guards all below
-	to   []string
-	next int
-}
-
-func newBalancer() (*balancer, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	b := &balancer{listener: listener}
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go b.lead(connection)
-		}
-	}()
-	return b, nil
-}
-
-func (b *balancer) address() string { return b.listener.Addr().String() }
-
-func (b *balancer) set(to []string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.to = to
-}
-
-func (b *balancer) lead(from net.Conn) {
-	defer func() { _ = from.Close() }()
-	b.mu.Lock()
-	b.next++
-	order := append(slices.Clone(b.to[b.next%max(1, len(b.to)):]), b.to[:b.next%max(1, len(b.to))]...)
-	b.mu.Unlock()
-	for _, address := range order {
-		to, err := net.Dial("tcp", address)
-		if err != nil {
-			continue
-		}
-		go func() {
-			_, _ = io.Copy(to, from)
-			_ = to.(*net.TCPConn).CloseWrite()
-		}()
-		_, _ = io.Copy(from, to)
-		_ = to.Close()
-		return
-	}
-}
-
-func (b *balancer) close() { _ = b.listener.Close() }
 
 func must(t testing.TB, err error) {
 	t.Helper()
