@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -64,6 +65,9 @@ func Start(ctx context.Context, dir string, tools Tools) (*Cluster, error) {
 	}
 	return c, nil
 }
+
+// AdminKubeconfig is a file that says how to reach the API server as administrator.
+func (c *Cluster) AdminKubeconfig() string { return filepath.Join(c.dir, "kubeconfig") }
 
 // Stop ends all that runs.
 func (c *Cluster) Stop() {

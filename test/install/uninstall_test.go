@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,19 +16,15 @@ type secretObject = corev1.Secret
 
 func decode(text string) ([]byte, error) { return base64.StdEncoding.DecodeString(text) }
 
-// TestZUninstall is the last: it leaves nothing but the definitions.
+// TestZUninstall is the last: it leaves nothing but the definitions, until they are
+// deleted as well.
 func TestZUninstall(t *testing.T) {
 	s := in(t, "uninstall")
 	for _, r := range s.replicas { // helm uninstall ends the pods as well
 		must(t, r.Stop())
 		r.Server = nil
 	}
-	for _, object := range slices.Backward(s.installed) {
-		if object.GetAnnotations()["helm.sh/resource-policy"] == "keep" {
-			continue
-		}
-		must(t, client.IgnoreNotFound(s.Client.Delete(t.Context(), object)))
-	}
+	s.command(t, "helm uninstall countersign ")
 	for _, left := range []struct{ apiVersion, kind, namespace, name string }{
 		{"externaldata.gatekeeper.sh/v1beta1", "Provider", "", "countersign"},
 		{"v1", "Secret", namespace, release + "-tls"},
@@ -51,4 +46,11 @@ func TestZUninstall(t *testing.T) {
 	}
 	definition := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}}
 	must(t, s.Client.Get(t.Context(), client.ObjectKey{Name: "clustertrustpolicies.countersign.dev"}, definition))
+	s.command(t, "kubectl delete crd ")
+	eventually(t, func(ctx context.Context) error {
+		if err := s.Client.Get(ctx, client.ObjectKey{Name: "clustertrustpolicies.countersign.dev"}, definition); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("the definition is still there: %w", err)
+		}
+		return nil
+	})
 }

@@ -43,6 +43,11 @@ func ControllerManager() Tool {
 	return Tool{"kube-controller-manager", "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", "k8s.io/kubernetes"}
 }
 
+// Kubectl is Kubernetes' command.
+func Kubectl() Tool {
+	return Tool{"kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl", "k8s.io/kubernetes"}
+}
+
 // Gatekeeper is Gatekeeper's manager.
 func Gatekeeper() Tool {
 	return Tool{"gatekeeper", "gatekeeper", "github.com/open-policy-agent/gatekeeper/v3", ""}
@@ -68,7 +73,7 @@ func Kubeconform() Tool {
 
 // All are the tools in the order in which they are built.
 func All() []Tool {
-	return []Tool{Etcd(), APIServer(), ControllerManager(), Gatekeeper(), Helm(), Kubeconform(), Cosign3(), Cosign2()}
+	return []Tool{Etcd(), APIServer(), ControllerManager(), Kubectl(), Gatekeeper(), Helm(), Kubeconform(), Cosign3(), Cosign2()}
 }
 
 // Build gives the path of a tool, and builds it when it was not built before

@@ -73,7 +73,7 @@ annotations:
 {{- if and .Values.aks.azurePolicyAddon (or .Values.mutation.enabled .Values.provider.enableMutation) -}}
 {{- fail "mutation.enabled with aks.azurePolicyAddon: the add-on's Gatekeeper takes no mutators but its own. Set mutation.enabled=false" -}}
 {{- end -}}
-{{- if or .Values.akvCertConfig.enabled .Values.azurekeyvault.enabled -}}
+{{- if or .Values.akvCertConfig .Values.azurekeyvault -}}
 {{- fail "akvCertConfig and azurekeyvault: certificates of a vault are not read yet. Put them into a Secret, and name it in a ClusterTrustPolicy: trustStores.ca[].secret" -}}
 {{- end -}}
 {{- if .Values.oras -}}
