@@ -1,6 +1,6 @@
 // Package install holds the chart to what it promises: Helm installs it on a real
-// API server with a real Gatekeeper, and the replicas run as processes of this machine, with the flags of the Deployment and the
-// rights of its ServiceAccount.
+// API server with a real Gatekeeper, and the replicas run as processes of this
+// machine, with the flags of the Deployment and the rights of its ServiceAccount.
 package install
 
 import (
