@@ -54,6 +54,7 @@ func TestTheCommandsOfThePages(t *testing.T) {
 		"kubectl patch ":            "TestTheRunbook",
 		"kubectl logs ":             "no kubelet runs the pods",
 	}
+	before := s.secret(t)
 	for _, line := range lines(t) {
 		t.Run(line, func(t *testing.T) {
 			for prefix, why := range elsewhere {
@@ -73,7 +74,10 @@ func TestTheCommandsOfThePages(t *testing.T) {
 			}
 		})
 	}
-	// And the cluster is as it was.
+	// And the cluster is as it was, but for the authority that a page renews: what
+	// comes next finds no rotation under way.
+	after := s.rotated(t, before.Data["tls.crt"])
+	s.servedEverywhere(t, after.Data["ca.crt"], before.Data["ca.crt"])
 	eventually(t, func(ctx context.Context) error {
 		_, err := s.constraint(ctx)
 		return err

@@ -18,13 +18,19 @@ import (
 )
 
 // ratifyDocuments are what Ratify's users write, as its walkthrough for Azure has
-// it, with inline certificates and keys in the place of a vault.
+// it, with inline certificates and keys in the place of a vault, and a docker
+// configuration in that of Azure's identity.
 const ratifyDocuments = `apiVersion: config.ratify.deislabs.io/v1beta1
 kind: Store
 metadata: {name: store-oras}
 spec:
   name: oras
-  parameters: {cosignEnabled: true, useHttp: true}
+  parameters:
+    cosignEnabled: true
+    useHttp: true
+    authProvider:
+      name: dockerConfig
+      configPath: $DOCKERCONFIG
 ---
 apiVersion: config.ratify.deislabs.io/v1beta1
 kind: KeyManagementProvider
@@ -90,7 +96,10 @@ func TestRatifysDocuments(t *testing.T) {
 	must(t, s.CosignSign(t.Context(), "ratify/both:1", "ci", world.CosignOptions{}))
 	must(t, s.CosignSign(t.Context(), "ratify/half:1", "nobody", world.CosignOptions{}))
 
+	config := filepath.Join(s.dir, "config.json")
+	must(t, os.WriteFile(config, []byte(`{"auths": {"`+s.Host+`": {"username": "robot", "password": "a password"}}}`), 0o600))
 	text := strings.NewReplacer(
+		"$DOCKERCONFIG", config,
 		"$CERTIFICATE", strings.ReplaceAll(strings.TrimSpace(s.root(t, "wabbit")), "\n", "\n      "),
 		"$KEY", strings.ReplaceAll(strings.TrimSpace(s.publicKey(t, "ci")), "\n", "\n      "),
 	).Replace(ratifyDocuments)
