@@ -28,12 +28,14 @@ type Cosign struct {
 	TrustedRoot *DataSource `json:"trustedRoot,omitempty"`
 }
 
-// PublicKeySource is a public key and where it is.
+// PublicKeySource is a public key and where it is; or several of a vault.
 type PublicKeySource struct {
 	// Name of the key, by which answers call who signed; a part of the key's hash
 	// when absent.
 	Name       string `json:"name,omitempty"`
 	DataSource `json:",inline"`
+	// AzureKeyVault are keys of an Azure Key Vault, of which each counts.
+	AzureKeyVault *KeyVaultKeys `json:"azureKeyVault,omitempty" union:"source"`
 }
 
 // TransparencyLog is what a proof that a signature is in a transparency log is

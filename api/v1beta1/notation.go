@@ -57,7 +57,7 @@ type TrustStores struct {
 const DefaultTrustStore = "default"
 
 // TrustStoreSource is where the certificates of a trust store are: exactly one
-// of inline, file, directory, secret and configMap.
+// of inline, file, directory, secret, configMap and azureKeyVault.
 type TrustStoreSource struct {
 	// Name of the trust store that the certificates belong to; "default" when
 	// absent. A Notary trust policy calls it by type:name.
@@ -74,6 +74,8 @@ type TrustStoreSource struct {
 	// ConfigMap is a ConfigMap that holds certificates as a file does, under a
 	// key.
 	ConfigMap *KeyReference `json:"configMap,omitempty" union:"source"`
+	// AzureKeyVault are certificates of an Azure Key Vault.
+	AzureKeyVault *KeyVaultCertificates `json:"azureKeyVault,omitempty" union:"source"`
 }
 
 // VerificationLevel is Notary's, without skip: a rule's skip says that, with a

@@ -77,6 +77,9 @@ type PolicySpec struct {
 	// listed is asked anonymously, over TLS, with the system's roots. The ones of
 	// a TrustPolicy count only where the ClusterTrustPolicy delegates.
 	Registries []Registry `json:"registries,omitempty"`
+	// KeyVaults are options of Azure Key Vaults by exact URI. One that is not
+	// listed is asked with the pod's workload identity, every 5 minutes.
+	KeyVaults []KeyVault `json:"keyVaults,omitempty"`
 	// Require is what must hold.
 	Require Rule `json:"require"`
 }

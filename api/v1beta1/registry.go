@@ -17,7 +17,6 @@ type Registry struct {
 }
 
 // RegistryAuth is how to sign in to a registry: exactly one of its fields.
-// Cloud identities are further fields of this choice.
 type RegistryAuth struct {
 	// Anonymous does not sign in.
 	Anonymous *Anonymous `json:"anonymous,omitempty" union:"auth"`
@@ -28,7 +27,8 @@ type RegistryAuth struct {
 	// kubernetes.io/dockerconfigjson.
 	PullSecret *ObjectReference `json:"pullSecret,omitempty" union:"auth"`
 	// Static is a credential that does not change by itself.
-	Static *StaticCredential `json:"static,omitempty" union:"auth"`
+	Static        *StaticCredential `json:"static,omitempty" union:"auth"`
+	AzureIdentity `json:",inline"`
 }
 
 // Anonymous has no settings.

@@ -10,11 +10,15 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/countersign-dev/countersign/internal/azure"
 	"github.com/countersign-dev/countersign/internal/cluster"
 	"github.com/countersign-dev/countersign/internal/config"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/store/auth"
 	"github.com/countersign-dev/countersign/internal/telemetry"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/notation"
 )
@@ -31,6 +35,7 @@ type appOptions struct {
 	config        string
 	allowLoopback bool
 	ratify        bool // count by Ratify's names as well
+	vaultCache    string
 	// cluster is set where the policies are objects of a cluster.
 	cluster      *clusterOptions
 	certificates *cluster.Certificates
@@ -46,11 +51,35 @@ type policies interface {
 	Ready() error
 	// Run keeps the Snapshot up to date until ctx ends.
 	Run(ctx context.Context) error
+	// refresh looks at what documents refer to in vaults.
+	refresh(ctx context.Context)
 }
+
+// files are policies in files.
+type files struct{ *config.Source }
+
+func (f files) refresh(ctx context.Context) { f.Reload(ctx) }
 
 // app is the program wired: what serve and the commands share.
 type app struct {
 	policies
+	vaults *vaults
+}
+
+// Ready says why nothing can be decided, or gives nil.
+func (a *app) Ready() error {
+	if err := a.policies.Ready(); err != nil {
+		return err
+	}
+	return a.vaults.ready()
+}
+
+// Run keeps policies and what they refer to up to date until ctx ends.
+func (a *app) Run(ctx context.Context) error {
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.policies.Run(running) })
+	group.Go(func() error { return a.vaults.run(running, a.policies) })
+	return group.Wait()
 }
 
 func newApp(ctx context.Context, o appOptions) (*app, error) {
@@ -67,10 +96,14 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 	if o.metrics != nil {
 		showCaches(o.metrics, memory, registries)
 	}
+	credentials := azure.NewCredentials(azure.Options{})
+	vaults := newVaults(trust.Options{Credentials: credentials, Path: o.vaultCache, Log: o.log})
 	from, err := newPolicies(ctx, o, config.Environment{
 		View:       func(options store.ViewOptions) (verifier.Store, error) { return registries.View(options) },
 		Memory:     memory,
 		Revocation: revocation,
+		Azure:      auth.NewAzureExchanges(credentials, registries.Transport()),
+		Vaults:     vaults,
 	})
 	if err != nil {
 		return nil, err
@@ -78,15 +111,20 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 	if o.metrics != nil {
 		showPolicies(o.metrics, from.Snapshot)
 		showExemptions(o.metrics, from.Snapshot)
+		showVaults(o.metrics, vaults.Ages)
 	}
-	return &app{from}, nil
+	return &app{from, vaults}, nil
 }
 
 func newPolicies(ctx context.Context, o appOptions, env config.Environment) (policies, error) {
 	if o.cluster != nil {
 		return newClusterPolicies(o.cluster, o.certificates, o.timeouts, env, o.log)
 	}
-	return config.Load(ctx, config.Options{Path: o.config, Environment: env, Log: o.log})
+	source, err := config.Load(ctx, config.Options{Path: o.config, Environment: env, Log: o.log})
+	if err != nil {
+		return nil, err
+	}
+	return files{source}, nil
 }
 
 // inspectOptions are the flags of the commands that look at images.
@@ -113,6 +151,9 @@ func (o *inspectOptions) open(command *cobra.Command) (*app, error) {
 		return nil, fmt.Errorf("%w. Say with --config where the policies are", err)
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err := app.vaults.once(command.Context(), app.policies); err != nil {
 		return nil, err
 	}
 	for _, problem := range app.Snapshot().Problems() {

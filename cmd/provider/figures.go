@@ -8,6 +8,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/config"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/telemetry"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -87,4 +88,29 @@ func showExemptions(metrics *telemetry.Metrics, snapshot func() *config.Snapshot
 
 func cacheStats(read func() cache.Stats) func() telemetry.CacheStats {
 	return func() telemetry.CacheStats { return telemetry.CacheStats(read()) }
+}
+
+// showVaults shows how old what vaults hold is: a vault that cannot be read any
+// more is worth an alert long before its material is too old to count.
+func showVaults(metrics *telemetry.Metrics, ages func() []trust.Age) {
+	metrics.GaugeFunc("countersign_vault_oldest_seconds", "Since when the oldest certificate or key of a vault that is in use has not been refreshed.", nil,
+		func() float64 {
+			var oldest time.Duration
+			for _, a := range ages() {
+				oldest = max(oldest, a.Age)
+			}
+			return oldest.Seconds()
+		})
+	for _, state := range []string{"fresh", "stale"} {
+		metrics.GaugeFunc("countersign_vault_objects", "Certificates and keys of vaults that are in use, by whether their last refresh went well.", map[string]string{"state": state},
+			func() float64 {
+				n := 0
+				for _, a := range ages() {
+					if a.Failed == (state == "stale") {
+						n++
+					}
+				}
+				return float64(n)
+			})
+	}
 }

@@ -30,6 +30,7 @@ type serveOptions struct {
 	drainDelay                         time.Duration
 	logLevel                           string
 	allowLoopback                      bool
+	vaultCache                         string
 	cluster                            clusterOptions
 	decisions                          decisionOptions
 	traces                             telemetry.TraceOptions
@@ -72,6 +73,7 @@ func serveCommand() *cobra.Command {
 	flags.DurationVar(&o.drainDelay, "drain-delay", provider.DefaultDrainDelay, "how long to go on serving after SIGTERM, until nobody is sent here any more")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	flags.BoolVar(&o.allowLoopback, "allow-loopback", false, "let registries be on this machine, for development")
+	flags.StringVar(&o.vaultCache, "vault-cache", "", "a file that keeps what Azure Key Vaults hold, for a start while one is away; empty: none")
 	flags.StringVar(&o.decisions.path, "decision-log", "", "a file for a JSON line about each decision, rotated at 64 MiB; empty: none")
 	flags.Uint64Var(&o.decisions.repeats, "decision-log-repeats", 100, "of so many repeated decisions one is written; 0: none")
 	flags.StringSliceVar(&o.decisions.redact, "decision-log-redact", nil, "fields whose values are replaced by a hash: image,message")
@@ -123,7 +125,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 			return err
 		}
 	}
-	options := appOptions{ratify: o.cluster.ratify, config: o.config, allowLoopback: o.allowLoopback, log: log, metrics: metrics}
+	options := appOptions{ratify: o.cluster.ratify, vaultCache: o.vaultCache, config: o.config, allowLoopback: o.allowLoopback, log: log, metrics: metrics}
 	if o.cluster.enabled {
 		options.cluster, options.certificates = &o.cluster, files
 		options.timeouts = [2]time.Duration{o.verifyTimeout, o.mutateTimeout}

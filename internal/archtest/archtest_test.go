@@ -30,8 +30,10 @@ var rooms = map[string][]string{
 	"internal/verifier/notation": {"internal/verifier", "internal/cache", "internal/flight"},
 	"internal/verifier/sigstore": {"internal/verifier"},
 	"internal/store":             {"internal/verifier", "internal/store/auth", "internal/cache", "internal/flight", "internal/telemetry"},
-	"internal/store/auth":        {"internal/verifier", "internal/cache", "internal/flight"},
-	"internal/config":            {"api/v1beta1", "internal/verifier", "internal/verifier/notation", "internal/verifier/sigstore", "internal/store", "internal/store/auth", "internal/trust", "internal/ratify"},
+	"internal/store/auth":        {"internal/verifier", "internal/azure", "internal/cache", "internal/flight"},
+	"internal/trust":             {"internal/azure"},
+	"internal/azure":             {},
+	"internal/config":            {"api/v1beta1", "internal/azure", "internal/verifier", "internal/verifier/notation", "internal/verifier/sigstore", "internal/store", "internal/store/auth", "internal/trust", "internal/ratify"},
 	"internal/provider":          {"internal/verifier", "internal/telemetry"},
 	"internal/cluster":           {"internal/config", "internal/ratify", "api/v1beta1", "internal/verifier", "internal/telemetry"},
 	"internal/telemetry":         {},
@@ -51,6 +53,8 @@ var testRooms = []string{
 // owners names the room of each heavy module. Test files are free.
 var owners = map[string][]string{
 	"oras.land/oras-go/":                       {"internal/store"},
+	"github.com/Azure/":                        {"internal/azure", "internal/store/auth", "internal/trust"},
+	"software.sslmate.com/src/go-pkcs12":       {"internal/trust"},
 	"github.com/notaryproject/":                {"internal/verifier/notation"},
 	"github.com/sigstore/":                     {"internal/verifier/sigstore"},
 	"github.com/secure-systems-lab/":           {"internal/verifier/sigstore"}, // DSSE, as sigstore-go reads it

@@ -43,6 +43,8 @@ type Options struct {
 	Reader *Reader
 	// Objects take the policies.
 	Objects *config.Objects
+	// Refreshed tells that Objects has looked at what policies refer to elsewhere.
+	Refreshed <-chan struct{}
 	// TLS, when set, keeps our certificate and the Provider objects up to date, and
 	// Certificates are the files for it.
 	TLS          *TLSOptions
@@ -129,7 +131,7 @@ func (c *Cluster) follow(ctx context.Context) error {
 		return err
 	}
 	for _, part := range append(parts,
-		&policies{from: m.GetCache(), objects: c.options.Objects, ratify: c.options.Ratify, changed: changed, decided: []trigger{decided, applied, told}, log: c.log},
+		&policies{from: m.GetCache(), objects: c.options.Objects, ratify: c.options.Ratify, changed: changed, refreshed: c.options.Refreshed, decided: []trigger{decided, applied, told}, log: c.log},
 		&statuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: decided, events: m.GetEventRecorder(controller), log: c.log},
 	) {
 		if err := m.Add(part); err != nil {

@@ -66,10 +66,12 @@ type policies struct {
 	from    client.Reader
 	objects *config.Objects
 	ratify  bool
-	changed trigger   // pulled when an object, or what it refers to, changed
-	decided []trigger // to pull when there is another Snapshot
-	log     *slog.Logger
-	parsed  map[types.UID]parsed
+	changed trigger // pulled when an object, or what it refers to, changed
+	// refreshed tells that the Snapshot may be another one although no object changed.
+	refreshed <-chan struct{}
+	decided   []trigger // to pull when there is another Snapshot
+	log       *slog.Logger
+	parsed    map[types.UID]parsed
 }
 
 // parsed is an object that was read, to be read once.
@@ -96,6 +98,7 @@ func (p *policies) Start(ctx context.Context) error {
 			if !wait(ctx, settle) {
 				return nil
 			}
+		case <-p.refreshed:
 		case <-around.C:
 		}
 	}

@@ -21,8 +21,13 @@ import (
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
-// conditionReady is true while an object is in force as it is written.
-const conditionReady = "Ready"
+const (
+	// conditionReady is true while an object is in force as it is written.
+	conditionReady = "Ready"
+	// conditionFresh is false while what the object refers to could not be
+	// refreshed, or was withdrawn in part. It is there since it was false first.
+	conditionFresh = "Fresh"
+)
 
 // The reasons of the condition.
 const (
@@ -34,6 +39,9 @@ const (
 	reasonExempting       = "Exempting"
 	reasonEnding          = "EndingSoon"
 	reasonEnded           = "Ended"
+	reasonRefreshed       = "Refreshed"
+	reasonStale           = "Stale"
+	reasonWithdrawn       = "Withdrawn"
 )
 
 const (
@@ -80,20 +88,23 @@ func (s *statuses) write(ctx context.Context) error {
 		object := &objects[i]
 		status, known := byID[config.ID{Kind: object.GetKind(), Namespace: object.GetNamespace(), Name: object.GetName()}]
 		if known && status.Generation == object.GetGeneration() { // else it is about to be
-			failed = errors.Join(failed, s.writeOne(ctx, object, conditionOf(status, time.Now())))
+			failed = errors.Join(failed, s.writeOne(ctx, object, conditionOf(status, time.Now()), freshness(status)))
 		}
 	}
 	return failed
 }
 
-func (s *statuses) writeOne(ctx context.Context, object *unstructured.Unstructured, ready metav1.Condition) error {
+func (s *statuses) writeOne(ctx context.Context, object *unstructured.Unstructured, ready, fresh metav1.Condition) error {
 	generation := object.GetGeneration()
-	ready.ObservedGeneration = generation
+	ready.ObservedGeneration, fresh.ObservedGeneration = generation, generation
 	conditions := conditionsOf(object)
-	before := meta.FindStatusCondition(conditions, conditionReady)
-	moved := before == nil || before.Reason != ready.Reason
+	before, freshBefore := find(conditions, conditionReady), find(conditions, conditionFresh)
 	observed, _, _ := unstructured.NestedInt64(object.Object, "status", "observedGeneration")
-	if !meta.SetStatusCondition(&conditions, ready) && observed == generation {
+	changed := meta.SetStatusCondition(&conditions, ready)
+	if freshBefore != nil || fresh.Status == metav1.ConditionFalse {
+		changed = meta.SetStatusCondition(&conditions, fresh) || changed
+	}
+	if !changed && observed == generation {
 		return nil
 	}
 	written := object.DeepCopy()
@@ -108,10 +119,38 @@ func (s *statuses) writeOne(ctx context.Context, object *unstructured.Unstructur
 	if err := s.client.Status().Patch(ctx, written, client.MergeFrom(object)); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("status of %s %s: %w", object.GetKind(), client.ObjectKeyFromObject(object), err)
 	}
-	if moved {
+	if before == nil || before.Reason != ready.Reason {
 		s.tell(object, before, ready)
 	}
+	if freshBefore == nil && fresh.Status == metav1.ConditionFalse || freshBefore != nil && freshBefore.Reason != fresh.Reason {
+		s.tell(object, freshBefore, fresh)
+	}
 	return nil
+}
+
+// find gives a copy of a condition.
+func find(conditions []metav1.Condition, kind string) *metav1.Condition {
+	found := meta.FindStatusCondition(conditions, kind)
+	if found == nil {
+		return nil
+	}
+	c := *found
+	return &c
+}
+
+// freshness words how what the object refers to fares.
+func freshness(s config.PolicyStatus) metav1.Condition {
+	c := metav1.Condition{Type: conditionFresh, Status: metav1.ConditionTrue, Reason: reasonRefreshed, Message: "all that it refers to is as it should be"}
+	for _, w := range s.Warnings {
+		c.Status, c.Message = metav1.ConditionFalse, shown(s.Warnings)
+		if c.Reason != reasonWithdrawn {
+			c.Reason = reasonStale
+		}
+		if w.Withdrawn {
+			c.Reason = reasonWithdrawn
+		}
+	}
+	return c
 }
 
 // tell makes an Event of a change. A policy that is well from the start is none.

@@ -37,6 +37,9 @@ type PolicyStatus struct {
 	Audits bool
 	// ExpiresAt is when an Exemption ends; zero for policies.
 	ExpiresAt time.Time
+	// Warnings are about what the document refers to: it counts, and is not as it
+	// should be.
+	Warnings []Problem
 }
 
 // builder makes Snapshots, one after the other: it remembers which version of
@@ -65,6 +68,7 @@ type standing struct {
 	policy   *policy
 	state    State
 	problems []Problem
+	warnings []Problem
 }
 
 // revision is what a Snapshot is made of.
@@ -126,7 +130,7 @@ func (b *builder) stand(id ID, versions []*Document, sources *sources) *standing
 		return s
 	}
 	if s.problems = s.doc.Problems; len(s.problems) == 0 {
-		s.policy, s.problems = b.compile(s.doc, sources)
+		s.policy, s.warnings, s.problems = b.compile(s.doc, sources)
 		s.state = StateReady
 	}
 	if len(s.problems) > 0 {
@@ -166,18 +170,18 @@ func position(file string, line int) string { return file + ":" + strconv.Itoa(l
 // compile makes the document's policy, or gives the one that was made before
 // of the same words and the same material. What crashes on one document leaves
 // the others alone.
-func (b *builder) compile(doc *Document, sources *sources) (p *policy, problems []Problem) {
+func (b *builder) compile(doc *Document, sources *sources) (p *policy, warnings, problems []Problem) {
 	defer func() {
 		if crash := recover(); crash != nil {
-			p, problems = nil, []Problem{doc.problem("", fmt.Sprint("reading it crashed: ", crash), "Report this with the document", verifier.ReasonInternal)}
+			p, warnings, problems = nil, nil, []Problem{doc.problem("", fmt.Sprint("reading it crashed: ", crash), "Report this with the document", verifier.ReasonInternal)}
 		}
 	}()
 	m, problems := gather(doc, sources)
 	if len(problems) > 0 {
-		return nil, problems
+		return nil, m.warnings, problems
 	}
 	if known := b.last[doc.ID]; known != nil && known.doc.content == doc.content && known.material == m.sum {
-		return known, nil
+		return known, m.warnings, nil
 	}
 	if doc.Kind == api.KindExemption {
 		p, problems = compileExemption(doc)
@@ -187,7 +191,7 @@ func (b *builder) compile(doc *Document, sources *sources) (p *policy, problems 
 	if p != nil {
 		p.serial = b.serial()
 	}
-	return p, problems
+	return p, m.warnings, problems
 }
 
 func (b *builder) serial() uint64 {
@@ -196,18 +200,35 @@ func (b *builder) serial() uint64 {
 }
 
 // giveUp puts the last good version in force, with its material as it is now
-// if that is sound, or else makes the images undecided.
+// if that is sound, or else makes the images undecided. What it trusted and what
+// was withdrawn since is trusted no more.
 func (b *builder) giveUp(s *standing, sources *sources) {
 	good := b.last[s.id]
 	if good == nil {
-		s.policy, s.state = broken(s.doc, s.problems[0]), StateBroken
-		s.policy.serial = b.serial()
+		b.breakDown(s, s.problems[0])
+		return
+	}
+	renewed, warnings, problems := b.compile(good.doc, sources)
+	withdrawn := problems
+	if len(problems) > 0 && (material{warnings: warnings}).withdrawn() != good.withdrawn {
+		withdrawn = append(slices.Clone(problems), warnings...)
+	}
+	if i := slices.IndexFunc(withdrawn, func(p Problem) bool { return p.Withdrawn }); i >= 0 {
+		if good.doc != s.doc {
+			s.problems = append(s.problems, withdrawn[i])
+		}
+		b.breakDown(s, withdrawn[i])
 		return
 	}
 	s.policy, s.state = good, StateLastGood
-	if renewed, problems := b.compile(good.doc, sources); len(problems) == 0 {
-		s.policy = renewed
+	if len(problems) == 0 {
+		s.policy, s.warnings = renewed, warnings
 	}
+}
+
+func (b *builder) breakDown(s *standing, cause Problem) {
+	s.policy, s.state = broken(s.doc, cause), StateBroken
+	s.policy.serial = b.serial()
 }
 
 // territory is what no two policies may both claim in the same words.
@@ -309,7 +330,7 @@ func (b *builder) assemble(all []*standing, r revision) *Snapshot {
 }
 
 func (s *standing) status() PolicyStatus {
-	status := PolicyStatus{ID: s.id, File: s.doc.File, Line: s.doc.Line, State: s.state, Problems: s.problems,
+	status := PolicyStatus{ID: s.id, File: s.doc.File, Line: s.doc.Line, State: s.state, Problems: s.problems, Warnings: s.warnings,
 		Generation: s.doc.generation, Audits: s.policy.rule.AuditOnly}
 	for _, p := range s.policy.patterns {
 		status.Images = append(status.Images, p.text)

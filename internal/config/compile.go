@@ -23,6 +23,10 @@ type Environment struct {
 	Memory *verifier.Memory
 	// Revocation is asked by Notation checks.
 	Revocation *notation.Revocation
+	// Azure signs in to the registries of Azure; nil: nobody does.
+	Azure *auth.AzureExchanges
+	// Vaults are read for certificates and keys; nil: there are none.
+	Vaults VaultReader
 }
 
 // policy is a document compiled, or one that is broken and owns its images
@@ -33,6 +37,9 @@ type policy struct {
 	serial   uint64 // tells policies apart in keys of chains
 	doc      *Document
 	material string
+	// withdrawn names what the document refers to and what did not count when it
+	// was compiled.
+	withdrawn string
 
 	patterns []pattern
 	// namespaces in which a ClusterTrustPolicy applies; nil: all.
@@ -74,7 +81,7 @@ func compile(env Environment, doc *Document, m material) (*policy, []Problem) {
 	c := &compiler{env: env, doc: doc, material: m}
 	spec := doc.Spec
 	p := &policy{
-		ID: doc.ID, doc: doc, material: m.sum, namespaces: spec.Namespaces, delegate: spec.Delegate,
+		ID: doc.ID, doc: doc, material: m.sum, withdrawn: m.withdrawn(), namespaces: spec.Namespaces, delegate: spec.Delegate,
 		hosts: map[string]bool{},
 		rule: verifier.Policy{
 			Name: doc.displayName(), Owner: spec.Owner, HelpURL: spec.HelpURL,
@@ -196,6 +203,8 @@ func (c *compiler) credential(path string, a *api.RegistryAuth) store.Credential
 		return auth.NewStatic(auth.Credential{
 			Username: a.Static.Username, Password: c.secret(path+".static.password", a.Static.Password),
 		})
+	case chosenIdentity(a.AzureIdentity) != "":
+		return c.azureCredential(path, a.AzureIdentity)
 	case a.Static != nil && a.Static.Token != nil:
 		return auth.NewStatic(auth.Credential{AccessToken: c.secret(path+".static.token", a.Static.Token)})
 	default:
@@ -221,22 +230,31 @@ func (c *compiler) pullSecret(path string) store.CredentialSource {
 // secret reads a secret, of which the last line break is no part, unless it is
 // written in the document itself.
 func (c *compiler) secret(path string, s *api.DataSource) string {
-	data, _ := c.data(path, *s)
-	text := string(data)
-	if s.Inline == "" {
-		text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
-	}
+	text := secretText(c.material, path, s)
 	if text == "" {
 		c.problem(path, "the secret is empty", "Write it there")
 	}
 	return text
 }
 
+func secretText(m material, path string, s *api.DataSource) string {
+	data, _ := m.data(path, *s)
+	text := string(data)
+	if s.Inline == "" {
+		text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
+	}
+	return text
+}
+
 // data reads what a source has, and says which of its fields has it.
 func (c *compiler) data(path string, s api.DataSource) (data []byte, at string) {
+	return c.material.data(path, s)
+}
+
+func (m material) data(path string, s api.DataSource) (data []byte, at string) {
 	data, at = []byte(s.Inline), path+".inline"
 	for _, field := range []string{path + ".file", path + ".secret", path + ".configMap"} {
-		for _, p := range c.material.pieces[field] {
+		for _, p := range m.pieces[field] {
 			data, at = p.data, field
 		}
 	}

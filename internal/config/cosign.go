@@ -1,10 +1,13 @@
 package config
 
 import (
+	"bytes"
 	"crypto"
+	"encoding/pem"
 	"strings"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/sigstore"
 )
@@ -18,6 +21,9 @@ func (s cosignScheme) validate(v validator, path string) {
 	for i, key := range s.Keys {
 		at := element(path+".keys", i)
 		v.dataSource(at, &key.DataSource)
+		if k := key.AzureKeyVault; k != nil {
+			v.vaultObjects(at+".azureKeyVault", "keys", k.VaultURI, trust.Key, k.Keys)
+		}
 		switch before, twice := first[key.Name]; {
 		case key.Name == "":
 			v.empty(at + ".name")
@@ -78,6 +84,9 @@ func (s cosignScheme) host() string { return s.repository().Registry }
 func (s cosignScheme) gather(g *gatherer, path string) {
 	for i, key := range s.Keys {
 		g.data(element(path+".keys", i), &key.DataSource)
+		if k := key.AzureKeyVault; k != nil {
+			g.vault(element(path+".keys", i)+".azureKeyVault", k.VaultURI, "keys", trust.Key, k.Keys)
+		}
 	}
 	for i := range s.LogKeys {
 		g.data(element(path+".logKeys", i), &s.LogKeys[i])
@@ -89,6 +98,10 @@ func (s cosignScheme) compile(c *compiler, path string) schemeVerifier {
 	before := len(c.problems)
 	options := sigstore.Options{TransparencyLog: sigstore.TransparencyLog(s.TransparencyLog), Repository: s.repository()}
 	for i, source := range s.Keys {
+		if source.AzureKeyVault != nil {
+			options.Keys = append(options.Keys, c.vaultKeys(element(path+".keys", i)+".azureKeyVault", source.Name)...)
+			continue
+		}
 		if key := c.publicKey(element(path+".keys", i), source.DataSource); key != nil {
 			options.Keys = append(options.Keys, sigstore.PublicKey{Name: source.Name, Key: key})
 		}
@@ -109,6 +122,27 @@ func (s cosignScheme) compile(c *compiler, path string) schemeVerifier {
 		return nil
 	}
 	return v
+}
+
+// vaultKeys reads the keys that a vault has, each version of them.
+func (c *compiler) vaultKeys(path, name string) []sigstore.PublicKey {
+	var list []sigstore.PublicKey
+	for _, p := range c.material.pieces[path] {
+		for rest := p.data; len(bytes.TrimSpace(rest)) > 0; {
+			var block *pem.Block
+			if block, rest = pem.Decode(rest); block == nil {
+				c.problem(path, p.file+" is not in PEM", "Report this")
+				break
+			}
+			key, err := sigstore.ParsePublicKey(pem.EncodeToMemory(block))
+			if err != nil {
+				c.problem(path, p.file+": "+strings.TrimPrefix(err.Error(), "public key: "), "Name another key of the vault")
+				continue
+			}
+			list = append(list, sigstore.PublicKey{Name: name, Key: key})
+		}
+	}
+	return list
 }
 
 // publicKey reads one public key, or says why it cannot and gives nil.

@@ -319,7 +319,9 @@ func (d *decoder) mistyped(node *yaml.Node, path string, line int, expected stri
 }
 
 // secret reports whether what stands there must not be shown.
-func secret(path string) bool { return strings.Contains(path, ".auth.static") }
+func secret(path string) bool {
+	return strings.Contains(path, ".auth.static") || strings.Contains(path, ".clientSecret")
+}
 
 // join appends a field's name to a path.
 func join(path, name string) string {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
 )
@@ -44,6 +45,16 @@ func table(t *testing.T, page, mark string) [][]string {
 
 func bare(cell string) string { return strings.ReplaceAll(cell, "`", "") }
 
+// vaultsOfThePage hold whatever the page names.
+type vaultsOfThePage struct{ root []byte }
+
+func (v vaultsOfThePage) Read(r trust.Reference) (trust.Material, error) {
+	if r.Kind == trust.Key {
+		return trust.Material{PEM: []byte(newKey())}, nil
+	}
+	return trust.Material{PEM: v.root}, nil
+}
+
 // TestThePageShowsSoundDocuments: each example is one, or a field of one.
 func TestThePageShowsSoundDocuments(t *testing.T) {
 	const head = "apiVersion: countersign.dev/v1beta1\nkind: ClusterTrustPolicy\nmetadata: {name: example}\nspec:\n"
@@ -71,12 +82,15 @@ func TestThePageShowsSoundDocuments(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		if err := os.WriteFile(filepath.Join(dir, "client-secret"), []byte("secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		text = strings.ReplaceAll(text, "/var/run/secrets/docker/", "")
 		s := newBuilder(testEnvironment()).build(revision{
-			documents: Parse(filepath.Join(dir, "p.yaml"), []byte(text)), sources: newSources(objectsOfThePage{root}), dark: func(*Document) bool { return true },
+			documents: Parse(filepath.Join(dir, "p.yaml"), []byte(text)), sources: newSources(objectsOfThePage{root}).with(vaultsOfThePage{root}), dark: func(*Document) bool { return true },
 		})
 		for _, p := range s.Problems() {
 			t.Errorf("%s\n%s", p, text)

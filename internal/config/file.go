@@ -28,7 +28,7 @@ func documentFiles(path string) ([]string, error) {
 
 // readAll reads the documents, and decides which versions of them count.
 func (s *Source) readAll(first bool) revision {
-	r := revision{sources: newSources(nil)}
+	r := revision{sources: newSources(nil).with(s.options.Environment.Vaults)}
 	paths, err := documentFiles(s.options.Path)
 	if err != nil { // keep what there is
 		r.problems = append(r.problems, Problem{
@@ -132,7 +132,7 @@ func noteDocuments(h hash.Hash, documents []*Document, lastGood []*policy, from 
 		note(h, doc.ID, doc.content, doc.generation, doc.Problems)
 		if len(doc.Problems) == 0 {
 			m, problems := gather(doc, from)
-			note(h, m.sum, problems)
+			note(h, m.sum, m.warnings, problems)
 		}
 	}
 	for _, good := range lastGood {
@@ -140,6 +140,6 @@ func noteDocuments(h hash.Hash, documents []*Document, lastGood []*policy, from 
 			continue
 		}
 		m, problems := gather(good.doc, from)
-		note(h, good.ID, m.sum, problems)
+		note(h, good.ID, m.sum, m.warnings, problems)
 	}
 }

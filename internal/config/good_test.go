@@ -29,7 +29,7 @@ func TestGoodDocuments(t *testing.T) {
 			dir := goodDirectory(t)
 			s := newBuilder(viewing()).build(revision{
 				documents: Parse(filepath.Join(dir, filepath.Base(path)), []byte(withCertificates(string(data)))),
-				sources:   newSources(objectsIn(dir)), dark: func(*Document) bool { return true },
+				sources:   newSources(objectsIn(dir)).with(vaultsIn(dir)), dark: func(*Document) bool { return true },
 			})
 			for _, p := range s.Problems() {
 				t.Error(p)

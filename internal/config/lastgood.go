@@ -60,7 +60,7 @@ func (o *Objects) save(ctx context.Context) {
 // inForce collects the documents in force and what they refer to.
 func (o *Objects) inForce() lastGood {
 	kept := lastGood{Version: lastGoodVersion, Ratify: o.ratify}
-	from := newSources(remembered{o.namespace(), o.material})
+	from := newSources(remembered{o.namespace(), o.material}).with(o.options.Environment.Vaults)
 	for _, p := range o.builder.lastGood() {
 		kept.Documents = append(kept.Documents, p.doc.raw)
 		gather(p.doc, from)

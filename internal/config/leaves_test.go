@@ -15,6 +15,8 @@ import (
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/store/auth"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
 	"github.com/countersign-dev/countersign/internal/verifier/sigstore/sigstoretest"
@@ -31,7 +33,9 @@ func (v *viewed) String() string {
 	var b strings.Builder
 	for _, r := range v.options.Registries {
 		fmt.Fprintf(&b, "%s plain=%v ca=%q tokens=%q", r.Host, r.PlainHTTP, r.CAs, r.TokenHosts)
-		if r.Credential != nil {
+		if a, ok := r.Credential.(*auth.Azure); ok { // it would ask
+			fmt.Fprintf(&b, " %s %s", a.ID(), a.Grant(r.Host))
+		} else if r.Credential != nil {
 			credential, err := r.Credential.Credential(context.Background(), r.Host)
 			fmt.Fprintf(&b, " %s %s %v", r.Credential.ID(), credential, err)
 		}
@@ -46,11 +50,34 @@ func viewing() Environment {
 	return env
 }
 
+// vaultsIn are vaults that hold a directory's files, for whoever asks as the good
+// documents do.
+type vaultsIn string
+
+func (dir vaultsIn) Read(r trust.Reference) (trust.Material, error) {
+	asked := fmt.Sprint(r, " ", r.History, " ", r.Identity, " ", r.RefreshInterval, " ", r.MaxAge)
+	file, ok := map[string]string{
+		"https://kv.vault.azure.net/certificates/wabbit/01 3 workload identity reader 10m0s 48h0m0s": "ca.crt",
+		"https://kv.vault.azure.net/certificates/wabbit/01 3 workload identity 0s 0s":                "other.crt",
+		"https://keys.vault.azure.net/keys/ci/02 1 workload identity 0s 0s":                          "ci.pub",
+	}[asked]
+	if !ok {
+		return trust.Material{}, &trust.Error{Message: asked + " is not there", Withdrawn: true}
+	}
+	content, err := os.ReadFile(filepath.Join(string(dir), file))
+	return trust.Material{PEM: content}, err
+}
+
 // describe says all that a Snapshot would do.
 func describe(s *Snapshot) string {
 	var b strings.Builder
 	for _, p := range s.problems {
 		fmt.Fprintln(&b, "problem:", p.Path, p.Message)
+	}
+	for _, status := range s.policies {
+		for _, w := range status.Warnings {
+			fmt.Fprintln(&b, "warning:", w.Path, w.Message)
+		}
 	}
 	indexes := []*index{s.cluster}
 	for _, namespace := range slices.Sorted(maps.Keys(s.tenants)) {
@@ -123,7 +150,7 @@ func everything(t testing.TB, dir, old, new string) *Snapshot {
 		t.Fatalf("nothing to change: %s", old)
 	}
 	return newBuilder(viewing()).build(revision{
-		documents: Parse(filepath.Join(dir, "everything.yaml"), []byte(changed)), sources: newSources(objectsIn(dir)), dark: func(*Document) bool { return true },
+		documents: Parse(filepath.Join(dir, "everything.yaml"), []byte(changed)), sources: newSources(objectsIn(dir)).with(vaultsIn(dir)), dark: func(*Document) bool { return true },
 	})
 }
 
@@ -274,6 +301,37 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"DataSource.file":                             {"ca: {file: ca.crt}", "ca: {file: other.crt}"},
 		"DataSource.secret":                           {", {secret: {name: logs, key: log.pub}}", ""},
 		"DataSource.configMap":                        {"ca: {configMap: {name: roots, key: ca.crt}}", "ca: {configMap: {name: roots, key: other.crt}}"},
+		"AzureIdentity.azureWorkloadIdentity":         {"{azureWorkloadIdentity: {}}", "{azureManagedIdentity: {}}"},
+		"AzureIdentity.azureManagedIdentity":          {"{azureManagedIdentity: {clientID: managed, endpoints: [managed.example.com]}}", "{anonymous: {}}"},
+		"AzureIdentity.azureServicePrincipal":         {"{azureServicePrincipal: {tenantID: tenant-b, clientID: principal, clientSecret: {file: password}, endpoints: [principal.example.com]}}", "{anonymous: {}}"},
+		"AzureIdentity.azureCLI":                      {"{azureCLI: {tenantID: tenant-c, endpoints: [cli.example.com]}}", "{anonymous: {}}"},
+		"AzureWorkloadIdentity.clientID":              {"clientID: workload", "clientID: other"},
+		"AzureWorkloadIdentity.tenantID":              {"tenantID: tenant-a", "tenantID: other"},
+		"AzureWorkloadIdentity.identityBinding":       {"identityBinding: true", "identityBinding: false"},
+		"AzureWorkloadIdentity.endpoints":             {"endpoints: [acr.example.com]", "endpoints: [acr.example.com, other.example.com]"},
+		"AzureManagedIdentity.clientID":               {"clientID: managed", "clientID: other"},
+		"AzureManagedIdentity.endpoints":              {"endpoints: [managed.example.com]", "endpoints: [managed.example.com, other.example.com]"},
+		"AzureServicePrincipal.tenantID":              {"tenantID: tenant-b", "tenantID: other"},
+		"AzureServicePrincipal.clientID":              {"clientID: principal", "clientID: other"},
+		"AzureServicePrincipal.clientSecret":          {"clientSecret: {file: password}", "clientSecret: {file: other-password}"},
+		"AzureServicePrincipal.endpoints":             {"endpoints: [principal.example.com]", "endpoints: [principal.example.com, other.example.com]"},
+		"AzureCLI.tenantID":                           {"tenantID: tenant-c", "tenantID: other"},
+		"AzureCLI.endpoints":                          {"endpoints: [cli.example.com]", "endpoints: [cli.example.com, other.example.com]"},
+		"PolicySpec.keyVaults":                        {"- vaultURI: https://kv.vault.azure.net/", "- vaultURI: https://none.vault.azure.net/"},
+		"KeyVault.vaultURI":                           {"- vaultURI: https://kv.vault.azure.net/", "- vaultURI: https://none.vault.azure.net/"},
+		"KeyVault.auth":                               {"      auth: {azureWorkloadIdentity: {clientID: reader}}\n", ""},
+		"KeyVault.refreshInterval":                    {"refreshInterval: 10m", "refreshInterval: 11m"},
+		"KeyVault.maxAge":                             {"maxAge: 48h", "maxAge: 49h"},
+		"TrustStoreSource.azureKeyVault":              {"ca: [{azureKeyVault: {vaultURI: \"https://KV.vault.azure.net\", certificates: [{name: wabbit, version: \"01\", versionHistoryLimit: 3}]}}]", "ca: [{file: other.crt}]"},
+		"KeyVaultCertificates.vaultURI":               {"https://KV.vault.azure.net", "https://none.vault.azure.net"},
+		"KeyVaultCertificates.certificates":           {"certificates: [{name: wabbit", "certificates: [{name: none}, {name: wabbit"},
+		"KeyVaultObject.name":                         {"{name: wabbit", "{name: none"},
+		"KeyVaultObject.version":                      {"version: \"01\"", "version: \"02\""},
+		"KeyVaultObject.versionHistoryLimit":          {"versionHistoryLimit: 3", "versionHistoryLimit: 2"},
+		"KeyVaultObject.id":                           {"keys/ci/02", "keys/ci/03"},
+		"PublicKeySource.azureKeyVault":               {"azureKeyVault: {vaultURI: \"https://keys.vault.azure.net\", keys: [{id: \"https://keys.vault.azure.net/keys/ci/02\"}]}", "file: other.pub"},
+		"KeyVaultKeys.vaultURI":                       {"{vaultURI: \"https://keys.vault.azure.net\"", "{vaultURI: \"https://none.vault.azure.net\""},
+		"KeyVaultKeys.keys":                           {"keys: [{id:", "keys: [{name: none}, {id:"},
 		"Rule.all":                                    {"  require:\n    all:", "  require:\n    any:"},
 		"Rule.any":                                    {"    any: [{name: only,", "    all: [{name: only,"},
 		"Rule.atLeast":                                {"    any: [{name: only, notation: {level: strict, trustStores: {ca: [{file: ca.crt}]}, trustedIdentities: [\"*\"]}}]", "    atLeast: {count: 1, of: [{name: only, notation: {level: strict, trustStores: {ca: [{file: ca.crt}]}, trustedIdentities: [\"*\"]}}]}"},

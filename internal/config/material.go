@@ -8,6 +8,7 @@ import (
 	"hash"
 	"io/fs"
 	"path/filepath"
+	"strings"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
 	"github.com/countersign-dev/countersign/internal/verifier"
@@ -18,6 +19,20 @@ import (
 type material struct {
 	pieces map[string][]piece
 	sum    string
+	// warnings are about material that counts, and that is not as it should be;
+	// they are no part of the sum.
+	warnings []Problem
+}
+
+// withdrawn names what does not count any more.
+func (m material) withdrawn() string {
+	var b strings.Builder
+	for _, w := range m.warnings {
+		if w.Withdrawn {
+			b.WriteString(w.Path + " " + w.Message + "\n")
+		}
+	}
+	return b.String()
 }
 
 // piece is the content of one file, or of one key of an object.
@@ -44,6 +59,7 @@ func gather(doc *Document, sources *sources) (material, []Problem) {
 		if r.Auth == nil {
 			continue
 		}
+		g.azure(path+".auth", r.Auth.AzureIdentity)
 		if r.Auth.DockerConfig != nil {
 			g.dockerConfig(path+".auth.dockerConfig.path", r.Auth.DockerConfig.Path)
 		}
@@ -207,6 +223,11 @@ func (g *gatherer) missing(path, name string, err error) {
 		what = "cannot be read: " + cause.Err.Error()
 	}
 	g.problem(path, quote(name)+" "+what, remedy)
+}
+
+// warn notes what does not keep the document from being in force.
+func (g *gatherer) warn(path, message, remedy string) {
+	g.material.warnings = append(g.material.warnings, g.doc.problem(path, message, remedy, verifier.ReasonKeysUnavailable))
 }
 
 func (g *gatherer) problem(path, message, remedy string) {

@@ -12,7 +12,9 @@ import (
 	"pgregory.net/rapid"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/azure"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/store/auth"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/notation"
 	"github.com/countersign-dev/countersign/internal/verifier/verifiertest"
@@ -27,6 +29,7 @@ func testEnvironment() Environment {
 		View:       func(store.ViewOptions) (verifier.Store, error) { return &verifiertest.Store{}, nil },
 		Memory:     verifier.NewMemory(1 << 20),
 		Revocation: revocation,
+		Azure:      auth.NewAzureExchanges(azure.NewCredentials(azure.Options{}), nil),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/notation"
 )
@@ -39,6 +40,9 @@ func (n notationScheme) gather(g *gatherer, path string) {
 			g.directory(element(stores.path, i)+".directory", source.Directory)
 			g.object(element(stores.path, i)+".secret", KindSecret, source.Secret)
 			g.object(element(stores.path, i)+".configMap", KindConfigMap, source.ConfigMap)
+			if k := source.AzureKeyVault; k != nil {
+				g.vault(element(stores.path, i)+".azureKeyVault", k.VaultURI, "certificates", trust.Certificate, k.Certificates)
+			}
 		}
 	}
 }
@@ -112,7 +116,7 @@ func (c *compiler) certificates(path string, source api.TrustStoreSource) []*x50
 		return certificates
 	}
 	var all []*x509.Certificate
-	for _, field := range []string{path + ".file", path + ".directory", path + ".secret", path + ".configMap"} {
+	for _, field := range []string{path + ".file", path + ".directory", path + ".secret", path + ".configMap", path + ".azureKeyVault"} {
 		for _, p := range c.material.pieces[field] {
 			certificates, err := notation.ParseCertificates(p.data)
 			if err != nil {

@@ -46,6 +46,9 @@ type Objects struct {
 	saved    []byte
 	ratify   []ratify.Object
 	report   reporter
+	// documents are those of the latest Snapshot, and reader reads what they refer to.
+	documents []*Document
+	reader    ObjectReader
 }
 
 // NewObjects makes Objects of which nothing is known yet: every image is
@@ -84,16 +87,33 @@ func (o *Objects) Ready() error { return o.Snapshot().Ready() }
 func (o *Objects) Update(ctx context.Context, documents []*Document, others ...ratify.Object) *Snapshot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.ratify = others
-	from := newSources(remembering{o.options.Reader, o.material})
-	if o.isLoaded() && o.sum(documents, from) == o.seen {
-		return o.Snapshot()
-	}
-	next := o.build(ctx, documents, from)
-	o.seen = o.sum(documents, from)
+	o.ratify, o.documents, o.reader = others, documents, remembering{o.options.Reader, o.material}
+	next := o.refresh(ctx)
 	if !o.isLoaded() {
 		close(o.loaded)
 	}
+	return next
+}
+
+// Refresh gives the Snapshot of the documents that are known, and of what they
+// refer to now: what vaults hold changes by itself, whether or not there is an API
+// server.
+func (o *Objects) Refresh(ctx context.Context) *Snapshot {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.reader == nil {
+		return o.Snapshot()
+	}
+	return o.refresh(ctx)
+}
+
+func (o *Objects) refresh(ctx context.Context) *Snapshot {
+	from := newSources(o.reader).with(o.options.Environment.Vaults)
+	if o.seen != [sha256.Size]byte{} && o.sum(o.documents, from) == o.seen {
+		return o.Snapshot()
+	}
+	next := o.build(ctx, o.documents, from)
+	o.seen = o.sum(o.documents, from)
 	o.save(ctx)
 	return next
 }
@@ -117,7 +137,7 @@ func (o *Objects) sum(documents []*Document, from *sources) [sha256.Size]byte {
 	policies, _ := ratify.Translate(o.ratify, o.namespace())
 	for _, p := range policies {
 		m, problems := gather(ratifyDocument(p), from)
-		note(h, m.sum, problems)
+		note(h, m.sum, m.warnings, problems)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
@@ -181,9 +201,9 @@ func (o *Objects) Restore(ctx context.Context) error {
 		return err
 	}
 	documents, material := kept.content()
-	o.ratify = kept.Ratify
+	o.ratify, o.documents, o.reader = kept.Ratify, documents, remembered{o.namespace(), material}
 	o.material = material
-	o.build(ctx, documents, newSources(remembered{o.namespace(), material}))
+	o.build(ctx, documents, newSources(o.reader).with(o.options.Environment.Vaults))
 	return nil
 }
 

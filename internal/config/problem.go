@@ -24,6 +24,9 @@ type Problem struct {
 	// Reason is POLICY_INVALID, or KEYS_UNAVAILABLE where something that the
 	// document refers to cannot be read and may be there again later.
 	Reason verifier.Reason
+	// Withdrawn is set where trust was taken back: then no earlier version of the
+	// document counts either.
+	Withdrawn bool
 }
 
 // String is file:line: path: message. Remedy.

@@ -37,7 +37,7 @@ func (b *builder) addRatify(s *Snapshot, r revision) {
 		switch before := b.ratify[namespace]; {
 		case cause == nil:
 			good[namespace] = inForce
-		case len(before) > 0:
+		case len(before) > 0 && !cause.Withdrawn:
 			inForce, good[namespace] = before, before
 			s.problems = append(s.problems, *cause)
 		default:
@@ -67,6 +67,7 @@ func (b *builder) compileRatify(namespace string, policies []ratify.Policy, from
 		doc := ratifyDocument(of)
 		m, problems := gather(doc, from)
 		if len(problems) > 0 {
+			problems[0].Withdrawn = problems[0].Withdrawn || m.withdrawn() != ""
 			return nil, &problems[0]
 		}
 		if known := before[doc.ID]; known != nil && known.doc.content == doc.content && known.material == m.sum {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 const (
@@ -50,9 +52,17 @@ type ObjectReader interface {
 // for changes.
 type sources struct {
 	cluster ObjectReader // nil outside a cluster
+	vaults  VaultReader
 	read    map[string]content
 	lists   map[string]listing
 	objects map[Object]object
+	secrets map[trust.Reference]vaulted
+}
+
+// vaulted is what a vault holds.
+type vaulted struct {
+	material trust.Material
+	err      *trust.Error
 }
 
 type content struct {
@@ -71,7 +81,31 @@ type object struct {
 }
 
 func newSources(cluster ObjectReader) *sources {
-	return &sources{cluster: cluster, read: map[string]content{}, lists: map[string]listing{}, objects: map[Object]object{}}
+	return &sources{
+		cluster: cluster, vaults: noVaults{}, read: map[string]content{}, lists: map[string]listing{}, objects: map[Object]object{},
+		secrets: map[trust.Reference]vaulted{},
+	}
+}
+
+// with lets documents refer to vaults.
+func (s *sources) with(vaults VaultReader) *sources {
+	if vaults != nil {
+		s.vaults = vaults
+	}
+	return s
+}
+
+// vault reads what a vault holds, as far as that is known.
+func (s *sources) vault(r trust.Reference) (trust.Material, *trust.Error) {
+	v, known := s.secrets[r]
+	if !known {
+		m, err := s.vaults.Read(r)
+		if v.material = m; err != nil && !errors.As(err, &v.err) {
+			v.err = &trust.Error{Message: err.Error()}
+		}
+		s.secrets[r] = v
+	}
+	return v.material, v.err
 }
 
 // file reads a regular file within the bound.

@@ -29,6 +29,7 @@ func (doc *Document) validate(d *decoder) {
 	v.namespaces(doc.Spec.Namespaces)
 	v.contact()
 	v.registries()
+	v.keyVaults()
 	v.require()
 }
 
@@ -175,6 +176,7 @@ func (v validator) registries() {
 			v.empty(path + ".auth.dockerConfig.path")
 		}
 		v.objectReference(path+".auth.pullSecret", r.Auth.PullSecret)
+		v.azureRegistry(path, r)
 		if s := r.Auth.Static; s != nil {
 			at := path + ".auth.static"
 			v.dataSource(at+".password", s.Password)

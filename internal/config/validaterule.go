@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/trust"
 )
 
 func (v validator) require() {
@@ -110,6 +111,9 @@ func (v validator) sources(path string, sources []api.TrustStoreSource) {
 		}
 		v.keyReference(at+".secret", s.Secret)
 		v.keyReference(at+".configMap", s.ConfigMap)
+		if k := s.AzureKeyVault; k != nil {
+			v.vaultObjects(at+".azureKeyVault", "certificates", k.VaultURI, trust.Certificate, k.Certificates)
+		}
 	}
 }
 

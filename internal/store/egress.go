@@ -1,6 +1,8 @@
 package store
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -54,6 +56,39 @@ func checkAddress(addr netip.Addr, allowLoopback bool) *refusedAddress {
 		return &refusedAddress{addr, "a loopback"}
 	}
 	return nil
+}
+
+// dial connects. The proxy that the operator named is dialled wherever it is.
+func (s *Store) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if s.isProxy(address) {
+		return (&net.Dialer{Timeout: s.options.AttemptTimeout, KeepAlive: 30 * time.Second}).DialContext(ctx, network, address)
+	}
+	return s.dialer().DialContext(ctx, network, address)
+}
+
+// isProxy reports whether the address is that of a proxy for registries.
+func (s *Store) isProxy(address string) bool {
+	_, known := s.proxies.Load(address)
+	return known
+}
+
+// proxy says which proxy a request goes by. It resolves the name there, so that
+// the only address to be checked here is one that is written in the URL.
+func (s *Store) proxy(r *http.Request) (*url.URL, error) {
+	by, err := s.options.Proxy(r)
+	if err != nil || by == nil {
+		return nil, err
+	}
+	name := strings.TrimSuffix(strings.ToLower(r.URL.Hostname()), ".")
+	if addr, err := netip.ParseAddr(name); err == nil {
+		if refused := checkAddress(addr, s.options.AllowLoopback); refused != nil {
+			return nil, refused
+		}
+	} else if name == "localhost" || strings.HasSuffix(name, ".localhost") || strings.HasSuffix(name, ".internal") {
+		return nil, fmt.Errorf("%s is not asked for by way of a proxy", name)
+	}
+	s.proxies.Store(net.JoinHostPort(by.Hostname(), cmp.Or(by.Port(), port(by))), true)
+	return by, nil
 }
 
 // dialer checks each address as it is dialled, after every name was resolved,

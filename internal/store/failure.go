@@ -93,6 +93,9 @@ func (c *client) refused(status int, host string, shown bool) *failure {
 		return fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("%s answered %d", host, status),
 			fmt.Sprintf("Check that the image exists, and set registries[].auth of %s", name),
 			"the registry %s wants a credential and none is set", name)
+	case c.grant() != "":
+		return fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("%s answered %d", host, status), c.grant(),
+			"the registry %s does not let the configured identity read here", name)
 	case status == http.StatusForbidden:
 		return fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("%s answered %d", host, status),
 			"Check that the image exists and that the credential may pull from this repository",
@@ -101,6 +104,14 @@ func (c *client) refused(status int, host string, shown bool) *failure {
 	return fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("%s answered %d", host, status),
 		fmt.Sprintf("Renew the credential in registries[].auth of %s", name),
 		"the registry %s refused the configured credential", name)
+}
+
+// grant is how the credential is let read, where its source knows that.
+func (c *client) grant() string {
+	if source, ok := c.registry.Credential.(interface{ Grant(host string) string }); ok {
+		return source.Grant(c.registry.Host)
+	}
+	return ""
 }
 
 // unexpected puts into words a status that says nothing about the image.

@@ -27,6 +27,8 @@ type challenge struct {
 type authorization struct {
 	header string
 	shown  bool
+	// renewAt is when another is fetched ahead of this one's end; zero: never.
+	renewAt time.Time
 }
 
 // hubRealms are token endpoints on another host that their registries are
@@ -132,22 +134,32 @@ func (c *client) authorize(ctx context.Context, wants challenge, scope string) (
 		return authorization{}, nil
 	}
 	key := c.tokenKey(wants, scope)
-	if known, ok := c.store.tokens.Get(key); ok {
-		return known, nil
-	}
-	made, err := c.store.tokenFlights.Do(ctx, key, c.store.options.AttemptTimeout, func(ctx context.Context) (authorization, error) {
-		if known, ok := c.store.tokens.Get(key); ok {
+	due := func(known authorization) bool { return !known.renewAt.IsZero() && time.Now().After(known.renewAt) }
+	work := func(ctx context.Context) (authorization, error) {
+		if known, ok := c.store.tokens.Get(key); ok && !due(known) {
 			return known, nil
 		}
 		made, lifetime, f := c.signIn(ctx, wants, scope)
 		if f != nil {
 			return authorization{}, &signInError{f}
 		}
+		if wants.bearer && lifetime != basicTTL {
+			made.renewAt = time.Now().Add(lifetime - lifetime/5)
+		}
 		if made.header != "" {
 			c.store.tokens.Put(key, made, int64(len(made.header)), time.Now().Add(lifetime))
 		}
 		return made, nil
-	})
+	}
+	if known, ok := c.store.tokens.Get(key); ok {
+		if due(known) {
+			nobodyWaits, done := context.WithCancel(ctx)
+			done()
+			_, _ = c.store.tokenFlights.Do(nobodyWaits, key, c.store.options.AttemptTimeout, work)
+		}
+		return known, nil
+	}
+	made, err := c.store.tokenFlights.Do(ctx, key, c.store.options.AttemptTimeout, work)
 	var failed *signInError
 	switch {
 	case errors.As(err, &failed):
@@ -186,6 +198,10 @@ func (c *client) signIn(ctx context.Context, wants challenge, scope string) (aut
 	if c.registry.Credential != nil {
 		var err error
 		if credential, err = c.registry.Credential.Credential(ctx, c.registry.Host); err != nil {
+			var known *verifier.Error
+			if errors.As(err, &known) { // its cause was known there
+				return authorization{}, 0, &failure{err: known, again: known.Reason == verifier.ReasonRegistryUnreachable}
+			}
 			return authorization{}, 0, fail(verifier.ReasonRegistryUnauthorized, err,
 				fmt.Sprintf("Check registries[].auth of %s", c.registry.Host),
 				"the credential for the registry %s could not be read", c.registry.Host)
@@ -193,15 +209,31 @@ func (c *client) signIn(ctx context.Context, wants challenge, scope string) (aut
 	}
 	switch {
 	case wants.bearer && credential.AccessToken != "":
-		return authorization{"Bearer " + credential.AccessToken, true}, basicTTL, nil
+		return authorization{header: "Bearer " + credential.AccessToken, shown: true}, basicTTL, nil
 	case wants.bearer:
 		token, lifetime, f := c.fetchToken(ctx, wants, scope, credential)
-		return authorization{"Bearer " + token, !credential.Anonymous()}, lifetime, f
+		if again, ok := c.renewed(ctx, f, credential); ok {
+			token, lifetime, f = c.fetchToken(ctx, wants, scope, again)
+		}
+		return authorization{header: "Bearer " + token, shown: !credential.Anonymous()}, lifetime, f
 	case credential.Username == "" && credential.Password == "":
 		return authorization{}, 0, nil // the registry's 401 is the answer
 	}
 	pair := credential.Username + ":" + credential.Password
-	return authorization{"Basic " + base64.StdEncoding.EncodeToString([]byte(pair)), true}, basicTTL, nil
+	return authorization{header: "Basic " + base64.StdEncoding.EncodeToString([]byte(pair)), shown: true}, basicTTL, nil
+}
+
+// renewed gives another credential in the place of one that the token endpoint
+// refused, where its source has one: a refresh token ends.
+func (c *client) renewed(ctx context.Context, f *failure, refused auth.Credential) (auth.Credential, bool) {
+	source, ok := c.registry.Credential.(interface {
+		Refused(host string, refused auth.Credential) bool
+	})
+	if !ok || f == nil || f.err.Reason != verifier.ReasonRegistryUnauthorized || !source.Refused(c.registry.Host, refused) {
+		return auth.Credential{}, false
+	}
+	again, err := c.registry.Credential.Credential(ctx, c.registry.Host)
+	return again, err == nil && again != refused
 }
 
 // fetchToken asks the token endpoint once; whoever asked the registry tries

@@ -19,6 +19,7 @@ import (
 	"crypto/x509"
 	mathrand "math/rand/v2"
 	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -63,6 +64,9 @@ type Options struct {
 
 	// AllowLoopback lets the store dial loopback addresses. For development.
 	AllowLoopback bool
+	// Proxy says which proxy a request goes by; nil: the one of the variables
+	// HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+	Proxy func(*http.Request) (*url.URL, error)
 	// Jitter gives numbers in [0, 1): math/rand.
 	Jitter func() float64
 	// Observe is told of each exchange when it is over. It must be quick.
@@ -99,6 +103,9 @@ func (o Options) withDefaults() Options {
 	set(&o.ContentBytes, 64<<20)
 	set(&o.ListBytes, 16<<20)
 	set(&o.UserAgent, "countersign")
+	if o.Proxy == nil {
+		o.Proxy = http.ProxyFromEnvironment
+	}
 	if o.Jitter == nil {
 		o.Jitter = mathrand.Float64
 	}
@@ -142,6 +149,8 @@ type Store struct {
 	subjectFlights  flight.Group[struct{}]
 	listFlights     flight.Group[*part]
 	tokenFlights    flight.Group[authorization]
+
+	proxies sync.Map // addresses of the proxies in use
 
 	mu         sync.Mutex // guards all below
 	transports map[string]*http.Transport
@@ -205,7 +214,8 @@ func (s *Store) transport(name string, roots *x509.CertPool) *http.Transport {
 		clear(s.transports)
 	}
 	t := &http.Transport{
-		DialContext:            s.dialer().DialContext,
+		Proxy:                  s.proxy,
+		DialContext:            s.dial,
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    s.options.AttemptTimeout,
 		ForceAttemptHTTP2:      true,

@@ -23,7 +23,12 @@ const (
 	// What is said of patterns, namespaces and hosts.
 	sayPattern   = "write registry/repository, without tag or digest; Docker Hub is docker.io, and registry/** is all that a registry has"
 	sayNamespace = "write a namespace or a pattern of them: lower case letters, digits and -, and * for any characters"
+	sayVault     = "write the URI of a vault, as https://NAME.vault.azure.net"
+	saySpan      = "write a number with its unit, as 90s, 5m or 24h"
 	sayHost      = "write the host as image references do, without https://, path or wildcard"
+	// vault is the form of a vault's URI, and span that of a span of time.
+	vault = `^https://[a-zA-Z0-9.-]+/?$`
+	span  = `^([0-9.]+(h|m|s|ms))+$`
 	// word is the form of names.
 	word = `^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`
 	// pattern is what every pattern of images has; what else is wrong with one,
@@ -43,45 +48,61 @@ type bounds struct {
 // limits of the fields, as package v1beta1 and its reader have them.
 func limits() map[string]bounds {
 	return map[string]bounds{
-		"PolicySpec.images":                 {1, api.MaxImages, api.MaxPattern, pattern, sayPattern},
-		"PolicySpec.owner":                  {1, api.MaxOwner, 0, "", ""},
-		"PolicySpec.helpURL":                {1, api.MaxHelpURL, 0, `^https?://\S+$`, "write a link, as https://wiki.example.com/images"},
-		"PolicySpec.registries":             {1, api.MaxRegistries, 0, "", ""},
-		"ClusterTrustPolicySpec.namespaces": {1, api.MaxNamespaces, 63, `^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$`, sayNamespace},
-		"Registry.host":                     {1, 255, 0, `^[^/@*\s]+$`, sayHost},
-		"Registry.tokenHosts":               {1, api.MaxTokenHosts, 255, `^[^/@*\s]+$`, sayHost},
-		"Rule.all":                          {1, api.MaxRules, 0, "", ""},
-		"Rule.any":                          {1, api.MaxRules, 0, "", ""},
-		"NestedRule.all":                    {1, api.MaxRules, 0, "", ""},
-		"NestedRule.any":                    {1, api.MaxRules, 0, "", ""},
-		"InnerRule.all":                     {1, api.MaxRules, 0, "", ""},
-		"InnerRule.any":                     {1, api.MaxRules, 0, "", ""},
-		"AtLeast.of":                        {1, api.MaxRules, 0, "", ""},
-		"AtLeast.count":                     {1, api.MaxCount, 0, "", ""},
-		"Skip.reason":                       {1, api.MaxReason, 0, "", ""},
-		"Check.name":                        {1, api.MaxName, 0, word, ""},
-		"Notation.trustedIdentities":        {1, api.MaxTrustedIdentities, maxName, "", ""},
-		"TrustStores.ca":                    {1, api.MaxTrustStoreSources, 0, "", ""},
-		"TrustStores.signingAuthority":      {1, api.MaxTrustStoreSources, 0, "", ""},
-		"TrustStores.tsa":                   {1, api.MaxTrustStoreSources, 0, "", ""},
-		"TrustStoreSource.name":             {1, api.MaxName, 0, word, ""},
-		"NotaryTrustPolicy.version":         {1, 3, 0, `^1\.0$`, ""},
-		"NotaryTrustPolicy.trustPolicies":   {1, api.MaxNotaryPolicies, 0, "", ""},
-		"NotaryPolicy.registryScopes":       {1, api.MaxImages, maxName, "", ""},
-		"NotaryPolicy.trustStores":          {1, 3 * api.MaxTrustStoreSources, maxName, "", ""},
-		"NotaryPolicy.trustedIdentities":    {1, api.MaxTrustedIdentities, maxName, "", ""},
-		"Cosign.keys":                       {1, api.MaxKeys, 0, "", ""},
-		"Cosign.logKeys":                    {1, api.MaxLogKeys, 0, "", ""},
-		"Cosign.signatureRepository":        {3, api.MaxPattern, 0, `^[^/@*\s]+/[^@:*\s]+$`, ""},
-		"PublicKeySource.name":              {1, api.MaxName, 0, word, ""},
-		"ObjectReference.name":              {1, maxSubdomain, 0, subdomain, ""},
-		"ObjectReference.namespace":         {1, api.MaxName, 0, label, ""},
-		"KeyReference.key":                  {1, maxSubdomain, 0, `^[-._a-zA-Z0-9]+$`, ""},
-		"ExemptionSpec.images":              {1, api.MaxImages, api.MaxPattern, pattern, sayPattern},
-		"ExemptionSpec.digests":             {1, api.MaxDigests, 256, `^(sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128})$`, "write a digest, as sha256: and 64 hexadecimal digits"},
-		"ExemptionSpec.namespaces":          {1, api.MaxNamespaces, api.MaxName, `^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$`, sayNamespace},
-		"ExemptionSpec.reason":              {1, api.MaxReason, 0, "", ""},
-		"ExemptionSpec.owner":               {1, api.MaxOwner, 0, "", ""},
+		"PolicySpec.images":                  {1, api.MaxImages, api.MaxPattern, pattern, sayPattern},
+		"PolicySpec.owner":                   {1, api.MaxOwner, 0, "", ""},
+		"PolicySpec.helpURL":                 {1, api.MaxHelpURL, 0, `^https?://\S+$`, "write a link, as https://wiki.example.com/images"},
+		"PolicySpec.registries":              {1, api.MaxRegistries, 0, "", ""},
+		"PolicySpec.keyVaults":               {1, api.MaxKeyVaults, 0, "", ""},
+		"AzureWorkloadIdentity.endpoints":    {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
+		"AzureManagedIdentity.endpoints":     {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
+		"AzureServicePrincipal.endpoints":    {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
+		"AzureCLI.endpoints":                 {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
+		"KeyVault.vaultURI":                  {1, 255, 0, vault, sayVault},
+		"KeyVault.refreshInterval":           {1, 32, 0, span, saySpan},
+		"KeyVault.maxAge":                    {1, 32, 0, span, saySpan},
+		"KeyVaultCertificates.vaultURI":      {1, 255, 0, vault, ""},
+		"KeyVaultCertificates.certificates":  {1, api.MaxKeyVaultObjects, 0, "", ""},
+		"KeyVaultKeys.vaultURI":              {1, 255, 0, vault, ""},
+		"KeyVaultKeys.keys":                  {1, api.MaxKeyVaultObjects, 0, "", ""},
+		"KeyVaultObject.name":                {1, 127, 0, `^[0-9A-Za-z-]+$`, ""},
+		"KeyVaultObject.version":             {1, 127, 0, `^[0-9A-Za-z-]+$`, ""},
+		"KeyVaultObject.id":                  {1, 512, 0, `^https://`, ""},
+		"KeyVaultObject.versionHistoryLimit": {1, api.MaxVersionHistory, 0, "", ""},
+		"ClusterTrustPolicySpec.namespaces":  {1, api.MaxNamespaces, 63, `^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$`, sayNamespace},
+		"Registry.host":                      {1, 255, 0, `^[^/@*\s]+$`, sayHost},
+		"Registry.tokenHosts":                {1, api.MaxTokenHosts, 255, `^[^/@*\s]+$`, sayHost},
+		"Rule.all":                           {1, api.MaxRules, 0, "", ""},
+		"Rule.any":                           {1, api.MaxRules, 0, "", ""},
+		"NestedRule.all":                     {1, api.MaxRules, 0, "", ""},
+		"NestedRule.any":                     {1, api.MaxRules, 0, "", ""},
+		"InnerRule.all":                      {1, api.MaxRules, 0, "", ""},
+		"InnerRule.any":                      {1, api.MaxRules, 0, "", ""},
+		"AtLeast.of":                         {1, api.MaxRules, 0, "", ""},
+		"AtLeast.count":                      {1, api.MaxCount, 0, "", ""},
+		"Skip.reason":                        {1, api.MaxReason, 0, "", ""},
+		"Check.name":                         {1, api.MaxName, 0, word, ""},
+		"Notation.trustedIdentities":         {1, api.MaxTrustedIdentities, maxName, "", ""},
+		"TrustStores.ca":                     {1, api.MaxTrustStoreSources, 0, "", ""},
+		"TrustStores.signingAuthority":       {1, api.MaxTrustStoreSources, 0, "", ""},
+		"TrustStores.tsa":                    {1, api.MaxTrustStoreSources, 0, "", ""},
+		"TrustStoreSource.name":              {1, api.MaxName, 0, word, ""},
+		"NotaryTrustPolicy.version":          {1, 3, 0, `^1\.0$`, ""},
+		"NotaryTrustPolicy.trustPolicies":    {1, api.MaxNotaryPolicies, 0, "", ""},
+		"NotaryPolicy.registryScopes":        {1, api.MaxImages, maxName, "", ""},
+		"NotaryPolicy.trustStores":           {1, 3 * api.MaxTrustStoreSources, maxName, "", ""},
+		"NotaryPolicy.trustedIdentities":     {1, api.MaxTrustedIdentities, maxName, "", ""},
+		"Cosign.keys":                        {1, api.MaxKeys, 0, "", ""},
+		"Cosign.logKeys":                     {1, api.MaxLogKeys, 0, "", ""},
+		"Cosign.signatureRepository":         {3, api.MaxPattern, 0, `^[^/@*\s]+/[^@:*\s]+$`, ""},
+		"PublicKeySource.name":               {1, api.MaxName, 0, word, ""},
+		"ObjectReference.name":               {1, maxSubdomain, 0, subdomain, ""},
+		"ObjectReference.namespace":          {1, api.MaxName, 0, label, ""},
+		"KeyReference.key":                   {1, maxSubdomain, 0, `^[-._a-zA-Z0-9]+$`, ""},
+		"ExemptionSpec.images":               {1, api.MaxImages, api.MaxPattern, pattern, sayPattern},
+		"ExemptionSpec.digests":              {1, api.MaxDigests, 256, `^(sha256:[a-f0-9]{64}|sha384:[a-f0-9]{96}|sha512:[a-f0-9]{128})$`, "write a digest, as sha256: and 64 hexadecimal digits"},
+		"ExemptionSpec.namespaces":           {1, api.MaxNamespaces, api.MaxName, `^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$`, sayNamespace},
+		"ExemptionSpec.reason":               {1, api.MaxReason, 0, "", ""},
+		"ExemptionSpec.owner":                {1, api.MaxOwner, 0, "", ""},
 	}
 }
 
@@ -156,7 +177,11 @@ func rules(name string, choice []string) []apiextensions.ValidationRule {
 			rule("self.transparencyLog != 'ignored' || !(has(self.logKeys) || has(self.trustedRoot))", "nobody looks at logs with transparencyLog: ignored; delete logKeys and trustedRoot"),
 		}
 	case "Registry":
-		return []apiextensions.ValidationRule{rule("!has(self.ca) || !has(self.plainHTTP) || !self.plainHTTP", "there is no TLS with plainHTTP, and so nothing to use a ca for; delete one of them")}
+		return []apiextensions.ValidationRule{
+			rule("!has(self.ca) || !has(self.plainHTTP) || !self.plainHTTP", "there is no TLS with plainHTTP, and so nothing to use a ca for; delete one of them"),
+			rule("!has(self.plainHTTP) || !self.plainHTTP || !has(self.auth) || !(has(self.auth.azureWorkloadIdentity) || has(self.auth.azureManagedIdentity) || has(self.auth.azureServicePrincipal) || has(self.auth.azureCLI))",
+				"there is no TLS with plainHTTP, and an identity is shown over nothing else; delete plainHTTP"),
+		}
 	case "StaticCredential":
 		return []apiextensions.ValidationRule{rule("has(self.username) == has(self.password)", "a password goes with a username, and a token goes alone")}
 	case "PolicySpec", "ClusterTrustPolicySpec":

@@ -77,7 +77,9 @@ func (s *schemas) of(t reflect.Type) (*apiextensions.JSONSchemaProps, error) {
 // refers reports whether the property is a part of a reference to an object.
 // Those within rules within rules are the most there is, and no validation
 // reads them: the reader's own check is enough.
-func refers(p property) bool { return p.owner == "ObjectReference" || p.owner == "KeyReference" }
+func refers(p property) bool {
+	return p.owner == "ObjectReference" || p.owner == "KeyReference" || strings.HasPrefix(p.owner, "KeyVault")
+}
 
 func (s *schemas) object(t reflect.Type) (*apiextensions.JSONSchemaProps, error) {
 	switch t.Name() {
@@ -99,7 +101,7 @@ func (s *schemas) object(t reflect.Type) (*apiextensions.JSONSchemaProps, error)
 		if s.nested > described {
 			schema.Description = ""
 		}
-		if s.nested == 0 || !refers(p) {
+		if s.nested == 0 || !refers(p) || schema.Type == "array" {
 			if err := limit(p, schema); err != nil {
 				return nil, err
 			}
@@ -117,6 +119,9 @@ func (s *schemas) object(t reflect.Type) (*apiextensions.JSONSchemaProps, error)
 	}
 	slices.Sort(object.Required)
 	for _, union := range order {
+		if union == "object" && s.nested > 0 { // many of them, in a list of lists
+			continue
+		}
 		object.XValidations = append(object.XValidations, oneOf(choices[union]))
 	}
 	object.XValidations = append(object.XValidations, rules(t.Name(), choices["rule"])...)

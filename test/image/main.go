@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -35,15 +36,15 @@ func main() {
 	source := flag.String("source", "../", "the product's module")
 	out := flag.String("out", "../dist/countersign.tar", "the file to write: an OCI layout, as skopeo and crane copy it")
 	version := flag.String("version", "devel", "the version that the binary says")
-	tags := flag.String("tags", "", "build tags, as the Makefile has them")
+	flags := flag.String("flags", "-trimpath", "build flags, as the Makefile has them")
 	flag.Parse()
-	if err := run(context.Background(), *source, *out, *version, *tags); err != nil {
+	if err := run(context.Background(), *source, *out, *version, *flags); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, source, out, version, tags string) error {
+func run(ctx context.Context, source, out, version, flags string) error {
 	dir, err := os.MkdirTemp("", "countersign-image-")
 	if err != nil {
 		return err
@@ -53,7 +54,7 @@ func run(ctx context.Context, source, out, version, tags string) error {
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	for _, architecture := range []string{"amd64", "arm64"} {
 		_, _ = fmt.Fprintf(os.Stderr, "building for linux/%s\n", architecture)
-		binary, err := build(ctx, source, filepath.Join(dir, architecture), architecture, version, tags)
+		binary, err := build(ctx, source, filepath.Join(dir, architecture), architecture, version, flags)
 		if err != nil {
 			return err
 		}
@@ -83,12 +84,13 @@ func run(ctx context.Context, source, out, version, tags string) error {
 }
 
 // build makes the static binary for an architecture.
-func build(ctx context.Context, source, path, architecture, version, tags string) ([]byte, error) {
+func build(ctx context.Context, source, path, architecture, version, flags string) ([]byte, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", tags, "-ldflags", "-s -w -X main.version="+version, "-o", path, "./cmd/provider")
+	arguments := append([]string{"build", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", path}, strings.Fields(flags)...)
+	command := exec.CommandContext(ctx, "go", append(arguments, "./cmd/provider")...)
 	command.Dir = source
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOFLAGS=")
 	command.Stderr = os.Stderr

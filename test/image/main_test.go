@@ -24,7 +24,7 @@ func TestTheImage(t *testing.T) {
 	var files [2]string
 	for i := range files {
 		files[i] = filepath.Join(t.TempDir(), "image.tar")
-		if err := run(t.Context(), "../..", files[i], "v1.2.3", ""); err != nil {
+		if err := run(t.Context(), "../..", files[i], "v1.2.3", "-trimpath"); err != nil {
 			t.Fatal(err)
 		}
 	}
