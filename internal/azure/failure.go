@@ -3,8 +3,8 @@ package azure
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -88,8 +88,8 @@ func explainToken(i Identity, getenv func(string) string, err error) *Failure {
 		return f
 	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && i.Method == WorkloadIdentity:
-		f.Step, f.Message, f.Remedy = StepEnvironment, "the token file "+getenv(TokenFileVariable)+" is not there", notInjected(nil).Remedy
+	case i.Method == WorkloadIdentity && !readable(getenv(TokenFileVariable)):
+		f.Step, f.Message, f.Remedy = StepEnvironment, "the token file "+getenv(TokenFileVariable)+" cannot be read", notInjected(nil).Remedy
 	case errors.As(err, &failed) && failed.RawResponse != nil:
 		f.Status = failed.RawResponse.StatusCode
 		f.Away = away(f.Status)
@@ -106,6 +106,14 @@ func explainToken(i Identity, getenv func(string) string, err error) *Failure {
 		f.Remedy = "Let the pod reach login.microsoftonline.com, or what AZURE_AUTHORITY_HOST names, on port 443"
 	}
 	return f
+}
+
+func readable(path string) bool {
+	file, err := os.Open(path) //nolint:gosec // the path is the pod's own
+	if err != nil {
+		return false
+	}
+	return file.Close() == nil
 }
 
 // entraSays is the first sentence of what Microsoft Entra ID says.

@@ -127,8 +127,9 @@ type Credential struct {
 	identity Identity
 	of       *Credentials
 
-	mu     sync.Mutex // guards source
-	source azcore.TokenCredential
+	mu      sync.Mutex // guards all below
+	source  azcore.TokenCredential
+	renewed time.Time
 }
 
 var _ azcore.TokenCredential = (*Credential)(nil)
@@ -148,6 +149,22 @@ func (c *Credential) GetToken(ctx context.Context, o policy.TokenRequestOptions)
 		return azcore.AccessToken{}, explainToken(c.identity, c.of.getenv, err)
 	}
 	return token, nil
+}
+
+// renewalInterval keeps a service that refuses every token from having us ask for
+// another each time.
+const renewalInterval = time.Minute
+
+// Renew forgets the tokens that the credential has, because a service refused one
+// that should be good, and reports whether another may be better.
+func (c *Credential) Renew() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := time.Now(); now.Sub(c.renewed) >= renewalInterval {
+		c.renewed, c.source = now, nil
+		return true
+	}
+	return false
 }
 
 func (c *Credential) open() (azcore.TokenCredential, error) {

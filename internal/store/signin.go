@@ -194,26 +194,23 @@ func (c *client) forget(wants challenge, scope string, refused authorization) {
 
 // signIn turns the credential into a header, and says for how long it is good.
 func (c *client) signIn(ctx context.Context, wants challenge, scope string) (authorization, time.Duration, *failure) {
-	var credential auth.Credential
-	if c.registry.Credential != nil {
-		var err error
-		if credential, err = c.registry.Credential.Credential(ctx, c.registry.Host); err != nil {
-			var known *verifier.Error
-			if errors.As(err, &known) { // its cause was known there
-				return authorization{}, 0, &failure{err: known, again: known.Reason == verifier.ReasonRegistryUnreachable}
-			}
-			return authorization{}, 0, fail(verifier.ReasonRegistryUnauthorized, err,
-				fmt.Sprintf("Check registries[].auth of %s", c.registry.Host),
-				"the credential for the registry %s could not be read", c.registry.Host)
-		}
+	credential, f := c.credential(ctx)
+	if f != nil {
+		return authorization{}, 0, f
 	}
 	switch {
 	case wants.bearer && credential.AccessToken != "":
 		return authorization{header: "Bearer " + credential.AccessToken, shown: true}, basicTTL, nil
 	case wants.bearer:
 		token, lifetime, f := c.fetchToken(ctx, wants, scope, credential)
-		if again, ok := c.renewed(ctx, f, credential); ok {
-			token, lifetime, f = c.fetchToken(ctx, wants, scope, again)
+		if c.renews(f, credential) {
+			again, none := c.credential(ctx)
+			if none != nil {
+				return authorization{}, 0, none
+			}
+			if again != credential {
+				token, lifetime, f = c.fetchToken(ctx, wants, scope, again)
+			}
 		}
 		return authorization{header: "Bearer " + token, shown: !credential.Anonymous()}, lifetime, f
 	case credential.Username == "" && credential.Password == "":
@@ -223,17 +220,31 @@ func (c *client) signIn(ctx context.Context, wants challenge, scope string) (aut
 	return authorization{header: "Basic " + base64.StdEncoding.EncodeToString([]byte(pair)), shown: true}, basicTTL, nil
 }
 
-// renewed gives another credential in the place of one that the token endpoint
-// refused, where its source has one: a refresh token ends.
-func (c *client) renewed(ctx context.Context, f *failure, refused auth.Credential) (auth.Credential, bool) {
+// credential is what the registry is shown.
+func (c *client) credential(ctx context.Context) (auth.Credential, *failure) {
+	if c.registry.Credential == nil {
+		return auth.Credential{}, nil
+	}
+	credential, err := c.registry.Credential.Credential(ctx, c.registry.Host)
+	var known *verifier.Error
+	switch {
+	case err == nil:
+		return credential, nil
+	case errors.As(err, &known): // its cause was known there
+		return auth.Credential{}, &failure{err: known, again: known.Reason == verifier.ReasonRegistryUnreachable}
+	}
+	return auth.Credential{}, fail(verifier.ReasonRegistryUnauthorized, err,
+		fmt.Sprintf("Check registries[].auth of %s", c.registry.Host),
+		"the credential for the registry %s could not be read", c.registry.Host)
+}
+
+// renews reports whether the source has another credential in the place of one
+// that the token endpoint refused: a refresh token ends.
+func (c *client) renews(f *failure, refused auth.Credential) bool {
 	source, ok := c.registry.Credential.(interface {
 		Refused(host string, refused auth.Credential) bool
 	})
-	if !ok || f == nil || f.err.Reason != verifier.ReasonRegistryUnauthorized || !source.Refused(c.registry.Host, refused) {
-		return auth.Credential{}, false
-	}
-	again, err := c.registry.Credential.Credential(ctx, c.registry.Host)
-	return again, err == nil && again != refused
+	return ok && f != nil && f.err.Reason == verifier.ReasonRegistryUnauthorized && source.Refused(c.registry.Host, refused)
 }
 
 // fetchToken asks the token endpoint once; whoever asked the registry tries

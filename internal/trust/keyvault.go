@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/ecdsa"
@@ -216,9 +217,23 @@ func certificates(content []byte, contentType string) ([]byte, error) {
 	}
 	var out []byte
 	for _, certificate := range chain {
+		if !anchors(certificate) {
+			continue
+		}
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Raw})...)
 	}
+	if len(out) == 0 {
+		return nil, errors.New("it has a signing certificate without its authorities: merge the whole chain into it")
+	}
 	return out, nil
+}
+
+// anchors reports whether a certificate may stand for others, as Notary wants it
+// of trust stores: the one that signs is trusted for its authority, unless it is
+// its own.
+// https://github.com/notaryproject/specifications/blob/v1.1.0/specs/trust-store-trust-policy.md#trust-store
+func anchors(c *x509.Certificate) bool {
+	return c.IsCA || bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignature(c.SignatureAlgorithm, c.RawTBSCertificate, c.Signature) == nil
 }
 
 // unpack reads PKCS#12 with a key and its chain, or with certificates alone.

@@ -144,6 +144,9 @@ func (v *Vaults) Read(r Reference) (Material, error) {
 		return Material{}, err
 	}
 	i.readBy = now
+	if !i.asking && now.Sub(i.due) > time.Second { // as after a machine slept
+		v.look()
+	}
 	switch {
 	case len(i.pem) == 0 && i.err == nil:
 		return Material{}, &Error{Message: r.String() + " has not been read yet", Remedy: "It is being read", Pending: true}
@@ -180,10 +183,7 @@ func (v *Vaults) item(r Reference, now time.Time) (*item, error) {
 			i.pem, i.at = kept.PEM, kept.ReadAt
 		}
 		v.items[key] = i
-		select {
-		case v.wake <- struct{}{}:
-		default:
-		}
+		v.look()
 	}
 	i.refresh = min(i.refresh, r.RefreshInterval)
 	return i, nil
@@ -290,8 +290,13 @@ func (v *Vaults) refresh(ctx context.Context, r Reference) {
 	if changed {
 		v.options.OnChange()
 	}
+	v.look() // it is due another time now
+}
+
+// look has Run see what is due.
+func (v *Vaults) look() {
 	select {
-	case v.wake <- struct{}{}: // it is due another time now
+	case v.wake <- struct{}{}:
 	default:
 	}
 }

@@ -36,6 +36,12 @@ func (w *World) Key(name string) (*sigstoretest.Key, error) {
 	return w.keys[name], os.WriteFile(filepath.Join(filepath.Dir(w.Policies), name+".pub"), w.keys[name].PEM(), 0o600)
 }
 
+// SetKey gives a signer another key.
+func (w *World) SetKey(name string, key *sigstoretest.Key) error {
+	w.keys[name] = key
+	return os.WriteFile(filepath.Join(filepath.Dir(w.Policies), name+".pub"), key.PEM(), 0o600)
+}
+
 // CosignSign has a signer's key sign an image, and attaches the signature.
 func (w *World) CosignSign(ctx context.Context, image, signer string, o CosignOptions) error {
 	key, err := w.Key(signer)

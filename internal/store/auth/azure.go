@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -137,7 +138,17 @@ func (a *Azure) exchange(host, key string) func(context.Context) (refreshToken, 
 // error is a *verifier.Error.
 // https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md
 func (a *Azure) Exchange(ctx context.Context, host string) (token string, lifetime time.Duration, err error) {
-	identity, err := a.exchanges.credentials.For(a.identity).GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{registryScope}})
+	credential := a.exchanges.credentials.For(a.identity)
+	token, lifetime, err = a.exchangeOnce(ctx, host, credential)
+	var refused *azure.Failure
+	if errors.As(err, &refused) && refused.Step == azure.StepExchange && refused.Status == http.StatusUnauthorized && credential.Renew() {
+		return a.exchangeOnce(ctx, host, credential)
+	}
+	return token, lifetime, err
+}
+
+func (a *Azure) exchangeOnce(ctx context.Context, host string, credential *azure.Credential) (token string, lifetime time.Duration, err error) {
+	identity, err := credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{registryScope}})
 	if err != nil {
 		return "", 0, undecided(azure.AsFailure(err))
 	}
