@@ -197,20 +197,15 @@ func (g *gatherer) vault(path, vaultURI, field string, kind trust.Kind, objects 
 		g.refuse(path, "a TrustPolicy has no vaults: the identity that reads them is the provider's", "Write a ClusterTrustPolicy with namespaces, or put the certificates into a Secret or a ConfigMap")
 		return
 	}
-	base := g.vaultOptions(vaultURI)
-	base.Kind = kind
+	options, secret := g.vaultOptions(vaultURI)
+	if _, err := azure.Vault(vaultURI); err != nil { // of Ratify's; ours are validated
+		g.refuse(path, err.Error(), "Write it as az keyvault show --query properties.vaultUri does")
+		return
+	}
 	found := 0
 	var withdrawn []Problem
 	for i, o := range objects {
-		r := base
-		r.Name, r.Version, r.History = o.Name, o.Version, max(o.VersionHistoryLimit, 1)
-		if o.ID != "" {
-			id, err := trust.ParseID(o.ID)
-			if err != nil { // found when it was validated
-				continue
-			}
-			r.Name, r.Version = id.Name, cmp.Or(id.Version, o.Version)
-		}
+		r := vaultReference(options, kind, o, secret)
 		at := element(path+"."+field, i)
 		m, e := g.sources.vault(r)
 		switch {
@@ -235,18 +230,28 @@ func (g *gatherer) vault(path, vaultURI, field string, kind trust.Kind, objects 
 	g.problems = append(g.problems, withdrawn...)
 }
 
-// vaultOptions are how the policy has the vault asked.
-func (g *gatherer) vaultOptions(vaultURI string) trust.Reference {
+// vaultOptions are how the policy has the vault asked, and the secret to do it
+// with, where there is one.
+func (g *gatherer) vaultOptions(vaultURI string) (options api.KeyVault, secret func() string) {
 	uri, _ := azure.Vault(vaultURI) // checked
-	r := trust.Reference{Vault: uri}
-	r.Identity, _ = azureIdentity(nil, nil)
 	for i, k := range g.doc.Spec.KeyVaults {
-		if of, _ := azure.Vault(k.VaultURI); of != uri {
-			continue
+		if of, _ := azure.Vault(k.VaultURI); of == uri {
+			return k, func() string { return g.clientSecret(element("spec.keyVaults", i)+".auth", *k.Auth) }
 		}
-		path := element("spec.keyVaults", i)
-		r.Identity, _ = azureIdentity(k.Auth, func() string { return g.clientSecret(path+".auth", *k.Auth) })
-		r.RefreshInterval, r.MaxAge = parseDuration(k.RefreshInterval), parseDuration(k.MaxAge)
+	}
+	return api.KeyVault{VaultURI: vaultURI}, nil
+}
+
+// vaultReference names one object of a vault, and how it is kept.
+func vaultReference(k api.KeyVault, kind trust.Kind, o api.KeyVaultObject, secret func() string) trust.Reference {
+	uri, _ := azure.Vault(k.VaultURI) // checked
+	r := trust.Reference{
+		Vault: uri, Kind: kind, Name: o.Name, Version: o.Version, History: max(o.VersionHistoryLimit, 1),
+		RefreshInterval: parseDuration(k.RefreshInterval), MaxAge: parseDuration(k.MaxAge),
+	}
+	r.Identity, _ = azureIdentity(k.Auth, secret)
+	if id, err := trust.ParseID(o.ID); err == nil {
+		r.Name, r.Version = id.Name, cmp.Or(id.Version, o.Version)
 	}
 	return r
 }

@@ -6,7 +6,9 @@ import (
 	"strings"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/azure"
 	"github.com/countersign-dev/countersign/internal/ratify"
+	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -26,6 +28,11 @@ type RatifyStatus struct {
 func (b *builder) addRatify(s *Snapshot, r revision) {
 	policies, notes := ratify.Translate(r.ratify, r.home)
 	s.objects = ratifyStatuses(r.ratify, notes)
+	for i := range s.objects {
+		if s.objects[i].Error == "" {
+			s.objects[i].Error = vaultError(s.objects[i].Object, r.sources)
+		}
+	}
 	s.ratify = map[string]*index{}
 	byNamespace := map[string][]ratify.Policy{}
 	for _, p := range policies {
@@ -95,11 +102,8 @@ func ratifyDocument(of ratify.Policy) *Document {
 			doc.required = append(doc.required, part.Required)
 		}
 	}
-	if of.PlainHTTP || of.DockerConfig != "" {
-		doc.others = &api.Registry{PlainHTTP: of.PlainHTTP}
-		if of.DockerConfig != "" {
-			doc.others.Auth = &api.RegistryAuth{DockerConfig: &api.DockerConfig{Path: of.DockerConfig}}
-		}
+	if auth := of.Auth(); of.PlainHTTP || auth != nil {
+		doc.others = &api.Registry{PlainHTTP: of.PlainHTTP, Auth: auth}
 	}
 	doc.content = doc.hash()
 	return doc
@@ -156,6 +160,29 @@ func ratifyStatuses(objects []ratify.Object, notes []ratify.Note) []RatifyStatus
 	}
 	slices.SortFunc(list, func(a, b RatifyStatus) int { return cmp.Compare(a.String(), b.String()) })
 	return list
+}
+
+// vaultError says why what an object names in a vault cannot be had; empty where
+// it can, or where it names nothing.
+func vaultError(o ratify.Object, from *sources) string {
+	if o.Kind != ratify.KindKeyManagementProvider && o.Kind != ratify.KindCertificateStore {
+		return ""
+	}
+	vault, err := ratify.VaultOf(o)
+	if err != nil || vault == nil {
+		return ""
+	}
+	if _, err := azure.Vault(vault.VaultURI); err != nil {
+		return err.Error()
+	}
+	for kind, objects := range map[trust.Kind][]api.KeyVaultObject{trust.Certificate: vault.Certificates, trust.Key: vault.Keys} {
+		for _, one := range objects {
+			if _, err := from.vault(vaultReference(vault.KeyVault, kind, one, nil)); err != nil {
+				return err.Error()
+			}
+		}
+	}
+	return ""
 }
 
 // Ratify tells how each of Ratify's objects fares.

@@ -25,7 +25,7 @@ func (p Policy) Document() (api.ClusterTrustPolicy, []string) {
 	rule, notes := p.rule()
 	doc.Spec.Require = rule
 	registries, more := p.registries()
-	doc.Spec.Registries = registries
+	doc.Spec.Registries, doc.Spec.KeyVaults = registries, p.KeyVaults
 	return doc, append(notes, more...)
 }
 
@@ -54,7 +54,7 @@ func (p Policy) rule() (api.Rule, []string) {
 
 // registries says how the hosts that are named are asked.
 func (p Policy) registries() (list []api.Registry, notes []string) {
-	if !p.PlainHTTP && p.DockerConfig == "" {
+	if !p.PlainHTTP && p.DockerConfig == "" && p.Azure == nil {
 		return nil, nil
 	}
 	seen := map[string]bool{}
@@ -68,13 +68,20 @@ func (p Policy) registries() (list []api.Registry, notes []string) {
 			continue
 		}
 		seen[host] = true
-		r := api.Registry{Host: host, PlainHTTP: p.PlainHTTP}
-		if p.DockerConfig != "" {
-			r.Auth = &api.RegistryAuth{DockerConfig: &api.DockerConfig{Path: p.DockerConfig}}
-		}
-		list = append(list, r)
+		list = append(list, api.Registry{Host: host, PlainHTTP: p.PlainHTTP, Auth: p.Auth()})
 	}
 	return list, notes
+}
+
+// Auth is how registries are signed in to; nil: anonymously.
+func (p Policy) Auth() *api.RegistryAuth {
+	switch {
+	case p.Azure != nil:
+		return &api.RegistryAuth{AzureIdentity: *p.Azure}
+	case p.DockerConfig != "":
+		return &api.RegistryAuth{DockerConfig: &api.DockerConfig{Path: p.DockerConfig}}
+	}
+	return nil
 }
 
 // YAML writes a document as people do: in blocks, its fields in the order of its

@@ -45,6 +45,9 @@ type Policy struct {
 	// PlainHTTP and DockerConfig are how registries are asked, whichever.
 	PlainHTTP    bool
 	DockerConfig string
+	Azure        *api.AzureIdentity
+	// KeyVaults are how vaults are asked.
+	KeyVaults []api.KeyVault
 	// Broken says why nothing is known of what is demanded; then all images are
 	// meant, and there is nothing else in it.
 	Broken *Note
@@ -83,7 +86,7 @@ func Translate(objects []Object, home string) ([]Policy, []Note) {
 	}
 	for _, o := range objects {
 		if o.Kind == KindKeyManagementProvider || o.Kind == KindCertificateStore {
-			if _, err := t.inline(o, ""); err != nil {
+			if _, err := t.read(o, ""); err != nil {
 				t.note(o, true, strings.TrimPrefix(err.Error(), o.String()+": "), "")
 			}
 		}
@@ -98,7 +101,8 @@ type translator struct {
 	objects []Object
 	home    string
 	notes   []Note
-	broken  *Note // why there are no policies of the namespace that is at work
+	vaults  []api.KeyVault // that the policies at work refer to
+	broken  *Note          // why there are no policies of the namespace that is at work
 }
 
 func (t *translator) note(o Object, fatal bool, message, remedy string) {
@@ -137,6 +141,7 @@ func (t *translator) of(kind, namespace string) []Object {
 // that a Cosign verifier has, and one for all others.
 func (t *translator) policies(namespace string) []Policy {
 	base := Policy{Namespace: namespace, Name: "ratify", Images: []string{"**/**"}}
+	t.vaults = nil
 	if !t.store(namespace, &base) {
 		return nil
 	}
@@ -164,6 +169,7 @@ func (t *translator) policies(namespace string) []Policy {
 			}
 		}
 	}
+	base.KeyVaults = t.vaults
 	return t.spread(base, scoped, demands)
 }
 
@@ -227,6 +233,14 @@ func (t *translator) signIn(o Object, parameters storeParameters, into *Policy) 
 	case err == nil && provider.Name == "dockerConfig":
 		into.DockerConfig = cmp.Or(provider.ConfigPath, "/root/.docker/config.json")
 		return true
+	case err == nil && (provider.Name == "azureWorkloadIdentity" || provider.Name == "azureManagedIdentity"):
+		if into.Azure, err = azureSignIn(provider); err != nil {
+			t.note(o, true, err.Error(), "Write each host")
+		} else if parameters.UseHTTP {
+			t.note(o, true, "useHttp is about registries without TLS, and an identity is shown over nothing else", "Delete it")
+			err = errors.New("refused")
+		}
+		return err == nil
 	case provider.Name == "":
 		t.note(o, true, "authProvider has no name", "")
 	default:

@@ -31,6 +31,9 @@ type storeParameters struct {
 type authProvider struct {
 	Name       string `json:"name"`
 	ConfigPath string `json:"configPath"`
+	// ClientID and Endpoints are of Azure's identities.
+	ClientID  string   `json:"clientID"`
+	Endpoints []string `json:"endpoints"`
 }
 
 type verifierSpec struct {

@@ -3,7 +3,6 @@ package ratify
 import (
 	"crypto/x509"
 	_ "embed"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -74,11 +73,11 @@ func (t *translator) notation(o Object, spec verifierSpec, namespace string) (*a
 				return nil, fmt.Errorf("verificationCertStores %s: %w", name, err)
 			}
 			for _, provider := range providers {
-				pem, err := t.material(provider, namespace, "certificate")
+				found, err := t.material(provider, namespace, "certificate")
 				if err != nil {
 					return nil, err
 				}
-				*into = append(*into, api.TrustStoreSource{Name: name, Inline: pem})
+				*into = append(*into, api.TrustStoreSource{Name: name, Inline: found.inline, AzureKeyVault: found.certificates})
 			}
 		}
 	}
@@ -179,14 +178,15 @@ func (t *translator) cosignPolicy(o Object, p cosignTrustPolicy, namespace strin
 		switch {
 		case key.File != "":
 			source.File = key.File
-		case key.Name != "" || key.Version != "":
-			return scope{}, errors.New("a key by name and version is not carried over")
 		default:
-			pem, err := t.material(key.Provider, namespace, "key")
+			found, err := t.material(key.Provider, namespace, "key")
+			if err == nil {
+				err = found.choose(key)
+			}
 			if err != nil {
 				return scope{}, err
 			}
-			source.Inline = pem
+			source.Inline, source.AzureKeyVault = found.inline, found.keys
 		}
 		cosign.Keys = append(cosign.Keys, source)
 	}
@@ -230,15 +230,43 @@ func patternsOf(text string) ([]string, error) {
 	return []string{prefix + "*", prefix + "*/**"}, nil
 }
 
-// material finds what a KeyManagementProvider or CertificateStore holds inline.
-// Those of a namespace are visible there, and the cluster's everywhere.
-func (t *translator) material(name, namespace, contentType string) (string, error) {
+// material is what a KeyManagementProvider or CertificateStore has: one of them.
+type material struct {
+	inline       string // PEM
+	certificates *api.KeyVaultCertificates
+	keys         *api.KeyVaultKeys
+}
+
+// choose keeps the key that is named, where one is.
+func (m *material) choose(key cosignKey) error {
+	switch {
+	case key.Name == "" && key.Version == "":
+		return nil
+	case m.keys == nil:
+		return errors.New("a key by name and version is one of a vault")
+	}
+	chosen := api.KeyVaultKeys{VaultURI: m.keys.VaultURI}
+	for _, o := range m.keys.Keys {
+		if o.Name == key.Name && (key.Version == "" || o.Version == key.Version) {
+			chosen.Keys = append(chosen.Keys, o)
+		}
+	}
+	if len(chosen.Keys) == 0 {
+		return fmt.Errorf("KeyManagementProvider %s has no key %s", key.Provider, strings.TrimSuffix(key.Name+" "+key.Version, " "))
+	}
+	m.keys = &chosen
+	return nil
+}
+
+// material finds what a KeyManagementProvider or CertificateStore has. Those of a
+// namespace are visible there, and the cluster's everywhere.
+func (t *translator) material(name, namespace, contentType string) (material, error) {
 	in, bare, qualified := strings.Cut(name, "/")
 	if !qualified {
 		in, bare = "", name
 	}
 	if qualified && in != namespace && in != t.home {
-		return "", fmt.Errorf("%s is another namespace's", name)
+		return material{}, fmt.Errorf("%s is another namespace's", name)
 	}
 	for _, o := range t.objects {
 		if o.Name != bare || o.Kind != KindKeyManagementProvider && o.Kind != KindCertificateStore {
@@ -250,26 +278,42 @@ func (t *translator) material(name, namespace, contentType string) (string, erro
 		everybodys := o.Namespace == "" && !qualified || o.Kind == KindCertificateStore && o.Namespace == t.home && (!qualified || in == t.home)
 		visible := own || everybodys
 		if visible {
-			return t.inline(o, contentType)
+			return t.read(o, contentType)
 		}
 	}
-	return "", fmt.Errorf("KeyManagementProvider %s does not exist", name)
+	return material{}, fmt.Errorf("KeyManagementProvider %s does not exist", name)
 }
 
-func (t *translator) inline(o Object, contentType string) (string, error) {
-	kind, parameters := "", json.RawMessage(nil)
-	if o.Kind == KindKeyManagementProvider {
-		var spec providerSpec
-		if err := strict(o.Spec, &spec); err != nil {
-			return "", fmt.Errorf("%s: %w", o, err)
+// read reads what an object has of the type; of any, if that is empty.
+func (t *translator) read(o Object, contentType string) (material, error) {
+	vault, err := VaultOf(o)
+	switch {
+	case err != nil:
+		return material{}, fmt.Errorf("%s: %w", o, err)
+	case vault == nil:
+		inline, err := inlineOf(o, contentType)
+		return material{inline: inline}, err
+	case contentType == "certificate" && len(vault.Certificates) == 0, contentType == "key" && len(vault.Keys) == 0:
+		return material{}, fmt.Errorf("%s names no %s", o, contentType)
+	}
+	if contentType != "" {
+		if err := t.use(vault); err != nil {
+			return material{}, fmt.Errorf("%s: %w", o, err)
 		}
-		kind, parameters = spec.Type, spec.Parameters
+	}
+	found := material{}
+	if contentType == "certificate" {
+		found.certificates = &api.KeyVaultCertificates{VaultURI: vault.VaultURI, Certificates: vault.Certificates}
 	} else {
-		var spec certificateStoreSpec
-		if err := strict(o.Spec, &spec); err != nil {
-			return "", fmt.Errorf("%s: %w", o, err)
-		}
-		kind, parameters = spec.Provider, spec.Parameters
+		found.keys = &api.KeyVaultKeys{VaultURI: vault.VaultURI, Keys: vault.Keys}
+	}
+	return found, nil
+}
+
+func inlineOf(o Object, contentType string) (string, error) {
+	kind, _, parameters, err := providerOf(o)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", o, err)
 	}
 	if kind != "inline" {
 		return "", fmt.Errorf("%s: provider %s is not carried over", o, kind)

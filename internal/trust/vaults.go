@@ -135,7 +135,8 @@ func New(o Options) *Vaults {
 
 // Read gives what is known, and asks nobody: Run does. The error is an *Error.
 func (v *Vaults) Read(r Reference) (Material, error) {
-	r.RefreshInterval, r.MaxAge = orDefault(r.RefreshInterval, DefaultRefreshInterval), orDefault(r.MaxAge, DefaultMaxAge)
+	r.RefreshInterval = max(orDefault(r.RefreshInterval, DefaultRefreshInterval), MinRefreshInterval)
+	r.MaxAge = orDefault(r.MaxAge, DefaultMaxAge)
 	now := v.options.Now()
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -24,6 +24,8 @@ type CosignOptions struct {
 	Attestation bool
 	// Tamper changes what was signed after it was.
 	Tamper bool
+	// Simple is how Cosign's own format is signed.
+	Simple sigstoretest.SimpleOptions
 }
 
 // Key gives the key of the signer called name, whose public part is beside the
@@ -86,7 +88,7 @@ func cosignArtifact(key *sigstoretest.Key, subject, signed ocispec.Descriptor, o
 		}
 		return sigstoretest.PackBundle(subject, "", key.SignBundle(signed, bundle))
 	}
-	layer := key.SignSimple(signed, sigstoretest.SimpleOptions{})
+	layer := key.SignSimple(signed, o.Simple)
 	if o.Tamper {
 		layer.Data = bytes.Replace(layer.Data, []byte("cosign container image signature"), []byte("cosign container image tampered!"), 1)
 	}
