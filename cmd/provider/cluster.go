@@ -32,6 +32,7 @@ type clusterOptions struct {
 	owner             string
 	library           string
 	ratify            bool
+	ratifyObjects     string
 }
 
 func (o *clusterOptions) add(flags *pflag.FlagSet) {
@@ -51,6 +52,7 @@ func (o *clusterOptions) add(flags *pflag.FlagSet) {
 	flags.StringVar(&o.owner, "owner-cluster-role", "", "the ClusterRole with which all goes that the provider makes")
 	flags.StringVar(&o.library, "library", "", "the ConfigMap with constraints and mutators to apply; empty: none")
 	flags.BoolVar(&o.ratify, "ratify", false, "take Ratify's objects as well, and keep its Provider objects")
+	flags.StringVar(&o.ratifyObjects, "ratify-objects", "", "the ConfigMap with objects of Ratify that count where the cluster has none of their names; empty: none")
 	flags.StringVar(&o.lastGood, "last-good", "", "a file that keeps the policies in force with their Secrets, for a start without API server")
 }
 
@@ -121,7 +123,7 @@ func newClusterPolicies(o *clusterOptions, files *cluster.Certificates, timeouts
 	reader := cluster.NewReader(namespace, o.objectNamespaces)
 	objects := config.NewObjects(config.ObjectsOptions{Environment: env, Reader: reader, LastGood: o.lastGood, Log: log})
 	refreshed := make(chan struct{}, 1)
-	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Refreshed: refreshed, Lease: o.lease, Owner: o.owner, Library: o.library, Ratify: o.ratify, Log: log}
+	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Refreshed: refreshed, Lease: o.lease, Owner: o.owner, Library: o.library, Ratify: o.ratify, RatifyObjects: o.ratifyObjects, Log: log}
 	if files != nil {
 		options.Certificates, options.TLS = files, o.tls(namespace, timeouts[0], timeouts[1])
 	}

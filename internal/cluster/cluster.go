@@ -56,6 +56,9 @@ type Options struct {
 	Owner string
 	// Ratify follows Ratify's objects as well.
 	Ratify bool
+	// RatifyObjects is a ConfigMap with objects of Ratify that count where the
+	// cluster has none of their kinds and names; empty: none.
+	RatifyObjects string
 	// Lease is the name of the Lease by which replicas agree on a leader.
 	Lease string
 	Log   *slog.Logger
@@ -131,7 +134,7 @@ func (c *Cluster) follow(ctx context.Context) error {
 		return err
 	}
 	for _, part := range append(parts,
-		&policies{from: m.GetCache(), objects: c.options.Objects, ratify: c.options.Ratify, changed: changed, refreshed: c.options.Refreshed, decided: []trigger{decided, applied, told}, log: c.log},
+		&policies{from: m.GetCache(), objects: c.options.Objects, ratify: c.options.Ratify, defaults: c.ratifyDefaults, changed: changed, refreshed: c.options.Refreshed, decided: []trigger{decided, applied, told}, log: c.log},
 		&statuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: decided, events: m.GetEventRecorder(controller), log: c.log},
 	) {
 		if err := m.Add(part); err != nil {

@@ -63,10 +63,11 @@ func list(ctx context.Context, from client.Reader, kinds []schema.GroupVersionKi
 
 // policies makes Snapshots of the cluster's objects. It runs in every replica.
 type policies struct {
-	from    client.Reader
-	objects *config.Objects
-	ratify  bool
-	changed trigger // pulled when an object, or what it refers to, changed
+	from     client.Reader
+	objects  *config.Objects
+	ratify   bool
+	defaults func(context.Context) []ratify.Object // of Ratify, where the cluster has none
+	changed  trigger                               // pulled when an object, or what it refers to, changed
 	// refreshed tells that the Snapshot may be another one although no object changed.
 	refreshed <-chan struct{}
 	decided   []trigger // to pull when there is another Snapshot
@@ -125,6 +126,7 @@ func (p *policies) update(ctx context.Context) error {
 		if _, others, err = ratifyObjects(ctx, p.from); err != nil {
 			return err
 		}
+		others = withDefaults(others, p.defaults(ctx))
 	}
 	p.objects.Update(ctx, documents, others...)
 	for _, t := range p.decided {

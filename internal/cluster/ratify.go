@@ -49,6 +49,38 @@ func ratifyObjects(ctx context.Context, from client.Reader) ([]unstructured.Unst
 	return found, objects, nil
 }
 
+// ratifyDefaults reads the objects that the chart's values ask for.
+func (c *Cluster) ratifyDefaults(ctx context.Context) []ratify.Object {
+	if c.options.RatifyObjects == "" {
+		return nil
+	}
+	name := config.Object{Kind: config.KindConfigMap, Namespace: c.options.Reader.Namespace(), Name: c.options.RatifyObjects}
+	data, err := c.options.Reader.ReadObject(name)
+	if err != nil {
+		c.log.WarnContext(ctx, "Ratify's objects of the chart are not there", slog.Any("error", err))
+		return nil
+	}
+	objects, err := ratify.Parse(data["objects.yaml"])
+	if err != nil {
+		c.log.WarnContext(ctx, "Ratify's objects of the chart cannot be read", slog.Any("error", err))
+	}
+	return objects
+}
+
+// withDefaults adds the objects whose kinds and names the cluster does not have.
+func withDefaults(objects, defaults []ratify.Object) []ratify.Object {
+	known := map[string]bool{}
+	for _, o := range objects {
+		known[o.String()] = true
+	}
+	for _, o := range defaults {
+		if !known[o.String()] {
+			objects = append(objects, o)
+		}
+	}
+	return objects
+}
+
 // ratifyStatuses tells in each of Ratify's objects what became of it, in the
 // fields that Ratify had. Only the leader runs it.
 type ratifyStatuses struct {

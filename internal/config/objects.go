@@ -132,7 +132,7 @@ func (o *Objects) sum(documents []*Document, from *sources) [sha256.Size]byte {
 	h := sha256.New()
 	noteDocuments(h, documents, o.builder.lastGood(), from)
 	for _, object := range o.ratify {
-		note(h, object.String(), string(object.Spec))
+		note(h, object.String(), string(object.Spec), vaultError(object, from))
 	}
 	policies, _ := ratify.Translate(o.ratify, o.namespace())
 	for _, p := range policies {

@@ -107,12 +107,18 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 
 // Run runs the binary with these arguments until Stop, and returns when it listens.
 func Run(ctx context.Context, path string, args ...string) (*Server, error) {
+	return RunIn(ctx, nil, path, args...)
+}
+
+// RunIn runs it with variables beside those of this process.
+func RunIn(ctx context.Context, variables []string, path string, args ...string) (*Server, error) {
 	s := &Server{
 		command: exec.CommandContext(context.WithoutCancel(ctx), path, args...),
 		log:     newLog(),
 		ended:   make(chan error, 1),
 	}
 	s.command.Stderr = s.log
+	s.command.Env = append(os.Environ(), variables...)
 	if err := s.command.Start(); err != nil {
 		return nil, err
 	}

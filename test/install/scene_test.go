@@ -50,6 +50,7 @@ type scene struct {
 	gatekeeperCA  *pki.Authority
 	balancer      *balancer
 	replicas      []*replica
+	azure         *azureWorld
 	executable    string
 	helm, kubectl string
 	dir           string
@@ -106,6 +107,9 @@ func (s *scene) start(ctx context.Context) (err error) {
 		return err
 	}
 	if s.balancer, err = newBalancer(); err != nil {
+		return err
+	}
+	if s.azure, err = newAzureWorld(s.dir, s.registry.Host()); err != nil {
 		return err
 	}
 	if err := s.startCluster(ctx); err != nil {
@@ -233,7 +237,7 @@ func (s *scene) startReplica(ctx context.Context, i int, args []string) error {
 	}
 	r := &replica{args: append(slices.Clone(args),
 		"--listen=0.0.0.0:0", "--health-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0",
-		"--certificate-directory="+run, "--last-good="+filepath.Join(state, "last-good"),
+		"--certificate-directory="+run, "--last-good="+filepath.Join(state, "last-good"), "--vault-cache="+filepath.Join(state, "vaults"),
 		"--kubeconfig="+kubeconfig, "--pod-namespace="+namespace)}
 	s.replicas = append(s.replicas, r)
 	return s.restartReplica(ctx, i)
@@ -242,7 +246,7 @@ func (s *scene) startReplica(ctx context.Context, i int, args []string) error {
 // restartReplica runs a replica that has ended.
 func (s *scene) restartReplica(ctx context.Context, i int) (err error) {
 	r := s.replicas[i]
-	if r.Server, err = binary.Run(ctx, s.executable, r.args...); err != nil {
+	if r.Server, err = binary.RunIn(ctx, s.azure.variables, s.executable, r.args...); err != nil {
 		return err
 	}
 	_, port, err := net.SplitHostPort(r.Provider)

@@ -53,6 +53,11 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* Whether values of Ratify's chart ask for objects of Ratify. */}}
+{{- define "countersign.ratifyObjects" -}}
+{{- if or .Values.akvCertConfig.enabled .Values.azurekeyvault.enabled .Values.oras.useHttp .Values.oras.authProviders.azureWorkloadIdentityEnabled .Values.oras.authProviders.azureManagedIdentityEnabled -}}yes{{- end -}}
+{{- end -}}
+
 {{/* What the library's objects are, or that there are none: the Azure Policy add-on brings its own. */}}
 {{- define "countersign.library" -}}
 {{- if and .Values.library.enabled (not .Values.aks.azurePolicyAddon) -}}yes{{- end -}}
@@ -73,11 +78,8 @@ annotations:
 {{- if and .Values.aks.azurePolicyAddon (or .Values.mutation.enabled .Values.provider.enableMutation) -}}
 {{- fail "mutation.enabled with aks.azurePolicyAddon: the add-on's Gatekeeper takes no mutators but its own. Set mutation.enabled=false" -}}
 {{- end -}}
-{{- if or .Values.akvCertConfig .Values.azurekeyvault -}}
-{{- fail "akvCertConfig and azurekeyvault: certificates of a vault are not read yet. Put them into a Secret, and name it in a ClusterTrustPolicy: trustStores.ca[].secret" -}}
-{{- end -}}
-{{- if .Values.oras -}}
-{{- fail "oras.*: how registries are asked is said by policies. Write spec.registries of a ClusterTrustPolicy: plainHTTP for useHttp, auth for authProviders" -}}
+{{- if and (include "countersign.ratifyObjects" .) (not .Values.compatibility.ratify) -}}
+{{- fail "akvCertConfig, azurekeyvault and oras are Ratify's values, and make objects of Ratify: set compatibility.ratify=true, or write a ClusterTrustPolicy with azureKeyVault and registries" -}}
 {{- end -}}
 {{- if and (eq .Values.tls.mode "certManager") (not .Values.tls.certManager.issuerRef.name) -}}
 {{- fail "tls.mode is certManager and tls.certManager.issuerRef.name is empty: name an Issuer or a ClusterIssuer that is a CA" -}}
