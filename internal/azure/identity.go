@@ -251,3 +251,9 @@ func (c *Credentials) make(i Identity) (azcore.TokenCredential, error) {
 	}
 	return nil, fmt.Errorf("there is no method %q", i.Method)
 }
+
+// Check says what the pod lacks for the identity, asking nobody; nil: nothing.
+func (c *Credential) Check() error {
+	_, err := c.open()
+	return err
+}

@@ -204,3 +204,10 @@ func lifetimeOf(token string) time.Duration {
 	}
 	return time.Duration(min(claims.Expires-claims.IssuedAt, (24*time.Hour).Seconds())) * time.Second
 }
+
+// Token gets a token for the identity, and tells only whether there is one. The
+// error is a *azure.Failure.
+func (a *Azure) Token(ctx context.Context) error {
+	_, err := a.exchanges.credentials.For(a.identity).GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{registryScope}})
+	return err
+}

@@ -10,7 +10,15 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/countersign-dev/countersign/test/azure"
+	"github.com/countersign-dev/countersign/test/azurepolicy"
+	"github.com/countersign-dev/countersign/test/cluster"
 	"github.com/countersign-dev/countersign/test/kubeyaml"
 	"github.com/countersign-dev/countersign/test/world"
 )
@@ -337,6 +345,95 @@ func TestTheWalkthroughForAKS(t *testing.T) {
 		s.pod(t, other.Host+"/ratify-demo/cosigned:v1", "none of the trusted keys")
 	})
 	s.noSecrets(t)
+}
+
+// azurePolicy trusts what the vault has, for images of the registry, as the page
+// for AKS has it.
+func (s *scene) azurePolicy(t *testing.T) {
+	t.Helper()
+	content, err := os.ReadFile("../../docs/azure.md")
+	must(t, err)
+	_, text, found := strings.Cut(string(content), "cat <<EOF | kubectl apply -f -\n")
+	text, _, ends := strings.Cut(text, "EOF\n")
+	if !found || !ends {
+		t.Fatal("the page has no policy")
+	}
+	text = os.Expand(text, func(v string) string {
+		return map[string]string{"ACR_NAME": "wabbitacr", "AKV_NAME": "wabbit-kv", "CERT_NAME": "wabbit-addon", "SUBJECT_DN": "C=US, ST=WA, L=Seattle, O=Notary, CN=wabbit-addon", "KEY_NAME": "ci-addon"}[v]
+	})
+	objects, err := kubeyaml.Parse([]byte(text))
+	must(t, err)
+	for _, object := range objects {
+		s.apply(t, object)
+		s.ready(t, object, "InForce")
+	}
+}
+
+// TestTheAddOn: a definition of Azure Policy, assigned to the cluster as the add-on
+// does it, denies with our words, and shows in the compliance view what ran before.
+func TestTheAddOn(t *testing.T) {
+	s := in(t, "addon")
+	s.signed(t, "addon/cart:1", "wabbit-addon")
+	must(t, s.Push(t.Context(), "addon/unsigned:1"))
+	signer, err := s.Signer("wabbit-addon")
+	must(t, err)
+	_, err = s.azure.vault.Certificate("wabbit-addon", signer.Chain(), nil)
+	must(t, err)
+	key, err := s.Key("ci-addon")
+	must(t, err)
+	s.azure.vault.Key("ci-addon", key.Private)
+	s.azurePolicy(t)
+	signed, unsigned := s.azure.acr.Host+"/addon/cart:1", s.azure.acr.Host+"/addon/unsigned:1"
+
+	running := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "addon", Name: "violator"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: unsigned}}}}
+	library, err := s.constraint(t.Context())
+	must(t, err)
+	must(t, unstructured.SetNestedStringSlice(library.Object, []string{"addon"}, "spec", "match", "excludedNamespaces"))
+	eventually(t, func(ctx context.Context) error { // the library's own constraint refuses it, until it is held back
+		if err := s.Client.Create(ctx, running); err != nil && !apierrors.IsAlreadyExists(err) {
+			return s.letIn(ctx, running)
+		}
+		return nil
+	})
+	t.Cleanup(func() { _ = s.Client.Delete(context.Background(), running) })
+
+	definition, err := os.ReadFile("../../azure-policy/trusted-images.json")
+	must(t, err)
+	addon := &azurepolicy.Addon{Apply: func(ctx context.Context, objects ...*unstructured.Unstructured) error {
+		return cluster.Eventually(ctx, patience, func(ctx context.Context) error { return s.Apply(ctx, objects...) })
+	}}
+	assign := func(effect string) *unstructured.Unstructured {
+		constraint, err := addon.Assign(t.Context(), definition, azurepolicy.Assignment{
+			ID: "/subscriptions/s/providers/Microsoft.Authorization/policyAssignments/trusted", DefinitionID: "countersign-trusted-images",
+			Parameters: map[string]any{"effect": effect, "namespaces": []any{"addon"}},
+		})
+		must(t, err)
+		return constraint
+	}
+	constraint := assign("Deny")
+	t.Cleanup(func() { _ = s.Client.Delete(context.Background(), constraint) })
+	eventually(t, func(ctx context.Context) error { return s.Enforced(ctx, constraint) })
+	eventually(t, func(ctx context.Context) error { return s.tryPod(ctx, "addon", signed) })
+	eventually(t, func(ctx context.Context) error {
+		err := s.tryPod(ctx, "addon", unsigned)
+		if err == nil || !strings.Contains(err.Error(), "["+constraint.GetName()+"] "+unsigned+" (") || !strings.Contains(err.Error(), "no signature found") {
+			return errors.Join(errors.New("not refused"), err)
+		}
+		t.Log(err)
+		return nil
+	})
+	eventually(t, func(ctx context.Context) error {
+		audited := constraint.DeepCopy()
+		if err := s.Client.Get(ctx, client.ObjectKeyFromObject(audited), audited); err != nil {
+			return err
+		}
+		records := azurepolicy.Records(audited)
+		if len(records) != 1 || records[0].Component != "addon/Pod/violator" || !strings.Contains(records[0].Message, "no signature found") || len(records[0].Message) > 256 {
+			return fmt.Errorf("the portal shows %v", records)
+		}
+		t.Log(records[0])
+		return nil
+	})
 }
 
 // noSecrets greps all that the run has produced for what is built like a token.
