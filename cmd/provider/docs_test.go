@@ -192,7 +192,11 @@ func TestEveryFlagHasAnExampleInTheDocuments(t *testing.T) {
 		}
 	}
 	root := rootCommand()
+	all := root.Commands()
 	for _, command := range root.Commands() {
+		all = append(all, command.Commands()...)
+	}
+	for _, command := range all {
 		command.Flags().VisitAll(func(flag *pflag.Flag) {
 			if flag.Name == "help" {
 				return
@@ -208,7 +212,7 @@ func TestEveryFlagHasAnExampleInTheDocuments(t *testing.T) {
 }
 
 func hasExample(command *cobra.Command, examples string) bool {
-	return strings.Contains(examples, " countersign "+command.Name()+" ")
+	return strings.Contains(examples, " "+command.CommandPath()+" ")
 }
 
 // TestThePoliciesInTheDocumentsAreGood loads each yaml fence that is a whole

@@ -225,7 +225,12 @@ func (v *Vault) jwk(kid string, public crypto.PublicKey) map[string]any {
 	case *ecdsa.PublicKey:
 		jwk["kty"] = "EC"
 		jwk["crv"] = map[elliptic.Curve]string{elliptic.P256(): "P-256", elliptic.P384(): "P-384", elliptic.P521(): "P-521"}[key.Curve]
-		jwk["x"], jwk["y"] = number(key.X), number(key.Y)
+		point, err := key.Bytes() // 4, and the two coordinates
+		if err != nil {
+			return nil
+		}
+		half := len(point) / 2
+		jwk["x"], jwk["y"] = number(new(big.Int).SetBytes(point[1:1+half])), number(new(big.Int).SetBytes(point[1+half:]))
 	}
 	return jwk
 }

@@ -17,8 +17,8 @@ type Template struct {
 	Text string
 }
 
-// derived is a template that is made of parts of another.
-type derived struct {
+// Derivation is a template that is made of parts of another.
+type Derivation struct {
 	folder, kind, title, description string
 	// parameters of the schema that stay, and blocks of the rules, by how they begin.
 	parameters, blocks []string
@@ -28,14 +28,14 @@ type derived struct {
 
 // Derived lists the templates that are made of trusted-images: what they share is
 // written and tested once.
-func Derived() []derived {
+func Derived() []Derivation {
 	images := []string{
 		"# The images that need", "# Where the object names", "deleted {", "# A Pod's update passes",
 		"pod_specs[spec] {\n\tspec := input.review.object.spec\n", "pod_specs[spec] {\n\tspec := input.review.object.spec.template",
 		"pod_specs[spec] {\n\tspec := input.review.object.spec.jobTemplate", "pod_specs[spec] {\n\tspec := input.review.object.template",
 		"uses_in(spec)", "text(object, field)", "else = \"\"", "# The host is equal", "halves(name)", "# The repository that", "# A first segment", "else = concat(\"/\"",
 	}
-	return []derived{
+	return []Derivation{
 		{
 			folder: "images-by-digest", kind: "CountersignImagesByDigestV1", title: "Images by digest",
 			description: "Admits a Pod, or an object with a pod template, only if it names every image by its digest. Nobody is asked.",
@@ -63,10 +63,10 @@ func Derived() []derived {
 }
 
 // Folder of the library in which the template is.
-func (d derived) Folder() string { return d.folder }
+func (d Derivation) Folder() string { return d.folder }
 
 // From makes the template of the source, whose every part it names must be there.
-func (d derived) From(source string) (string, error) {
+func (d Derivation) From(source string) (string, error) {
 	head, rego, found := strings.Cut(source, "      rego: |\n")
 	_, schema, hasSchema := strings.Cut(head, "          properties:\n")
 	if !found || !hasSchema {
@@ -102,7 +102,7 @@ func (d derived) From(source string) (string, error) {
 }
 
 // keep picks the blocks that begin as wanted, in the source's order.
-func (d derived) keep(blocks, wanted []string, end string) ([]string, error) {
+func (d Derivation) keep(blocks, wanted []string, end string) ([]string, error) {
 	var kept []string
 	found := map[string]bool{}
 	for _, block := range blocks {

@@ -2,20 +2,24 @@ package install
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
 	"github.com/countersign-dev/countersign/test/azure"
 	"github.com/countersign-dev/countersign/test/azurepolicy"
 	"github.com/countersign-dev/countersign/test/cluster"
@@ -385,17 +389,17 @@ func TestTheAddOn(t *testing.T) {
 	s.azurePolicy(t)
 	signed, unsigned := s.azure.acr.Host+"/addon/cart:1", s.azure.acr.Host+"/addon/unsigned:1"
 
-	running := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "addon", Name: "violator"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: unsigned}}}}
-	library, err := s.constraint(t.Context())
-	must(t, err)
-	must(t, unstructured.SetNestedStringSlice(library.Object, []string{"addon"}, "spec", "match", "excludedNamespaces"))
-	eventually(t, func(ctx context.Context) error { // the library's own constraint refuses it, until it is held back
-		if err := s.Client.Create(ctx, running); err != nil && !apierrors.IsAlreadyExists(err) {
-			return s.letIn(ctx, running)
-		}
-		return nil
-	})
+	// A Pod that was admitted, and whose tag names another image by now.
+	must(t, s.Push(t.Context(), "addon/moving:1"))
+	must(t, s.Push(t.Context(), "addon/moving:2"))
+	must(t, s.Sign(t.Context(), "addon/moving:1", "wabbit-addon", notationtest.SignOptions{}))
+	running := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "addon", Name: "violator"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: s.azure.acr.Host + "/addon/moving:1"}}},
+	}
+	eventually(t, func(ctx context.Context) error { return s.Client.Create(ctx, running) })
 	t.Cleanup(func() { _ = s.Client.Delete(context.Background(), running) })
+	must(t, s.Move(t.Context(), "addon/moving:1", "addon/moving:2"))
 
 	definition, err := os.ReadFile("../../azure-policy/trusted-images.json")
 	must(t, err)
@@ -434,6 +438,142 @@ func TestTheAddOn(t *testing.T) {
 		t.Log(records[0])
 		return nil
 	})
+}
+
+// pageCommands are the commands of a page, in its order: each line that is not
+// within another one's text, with those that it continues.
+func pageCommands(t *testing.T, page string) []string {
+	t.Helper()
+	content, err := os.ReadFile("../../" + page)
+	must(t, err)
+	var commands []string
+	for _, block := range regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(content), -1) {
+		text := ""
+		for line := range strings.Lines(block[1]) {
+			text += line
+			if strings.Contains(text, "<<EOF") && line != "EOF\n" {
+				continue
+			}
+			commands, text = append(commands, strings.TrimSpace(text)), ""
+		}
+	}
+	return commands
+}
+
+// TestThePageForAzure: what is no command of Azure's runs as it stands, and what
+// is one is well formed, and names what there is.
+func TestThePageForAzure(t *testing.T) {
+	s := in(t, "page")
+	for image, signer := range map[string]string{"demo/net-monitor:v1": "wabbit-networks.io", "demo/net-watcher:v1": ""} {
+		must(t, s.Push(t.Context(), image))
+		if signer != "" {
+			must(t, s.Sign(t.Context(), image, signer, notationtest.SignOptions{}))
+		}
+	}
+	signer, err := s.Signer("wabbit-networks.io")
+	must(t, err)
+	_, err = s.azure.vault.Certificate("wabbit-page", signer.Chain(), nil)
+	must(t, err)
+	key, err := s.Key("page")
+	must(t, err)
+	s.azure.vault.Key("page", key.Private)
+	// What the shell has by now: the page's own names, but for those of our cloud.
+	prologue := "export ACR_NAME=wabbitacr AKV_NAME=wabbit-kv CERT_NAME=wabbit-page KEY_NAME=page IDENTITY_CLIENT_ID=" + azureClient + "\n" +
+		"export SUBJECT_DN='C=US, ST=WA, L=Seattle, O=Notary, CN=wabbit-networks.io' IMAGE_SIGNED=wabbitacr.azurecr.io/demo/net-monitor:v1 IMAGE_UNSIGNED=wabbitacr.azurecr.io/demo/net-watcher:v1\n"
+	t.Cleanup(func() {
+		_, _ = s.run(context.Background(), "kubectl delete clustertrustpolicy azure --ignore-not-found")
+	})
+	ran := 0
+	for _, command := range pageCommands(t, "docs/azure.md") {
+		switch {
+		case strings.HasPrefix(command, "az ") || strings.HasPrefix(command, "export ") && strings.Contains(command, "$(az "):
+			wellFormed(t, command)
+		case strings.HasPrefix(command, "export "):
+		case strings.HasPrefix(command, "notation "), strings.HasPrefix(command, "cosign "): // their own tests sign so
+		case strings.HasPrefix(command, "helm install gatekeeper "): // its chart is not here
+		case strings.HasPrefix(command, "helm install countersign "): // rendered: this cluster has one
+			out, err := s.run(t.Context(), prologue+strings.Replace(command, "helm install", "helm template --kube-version 1.36", 1))
+			if err != nil || !strings.Contains(string(out), "azure.workload.identity/client-id: "+azureClient) || !strings.Contains(string(out), `azure.workload.identity/use: "true"`) {
+				t.Errorf("%s: %v", command, err)
+			}
+			if addon := strings.Contains(command, "azurePolicyAddon"); addon == strings.Contains(string(out), "kind: ConstraintTemplate") {
+				t.Errorf("%s: the constraint template is there: %v", command, !addon)
+			}
+		case strings.HasPrefix(command, "kubectl exec "): // no kubelet runs the pods; test/azure runs what it runs
+		default:
+			var out []byte
+			err := cluster.Eventually(t.Context(), patience, func(ctx context.Context) error {
+				var err error
+				out, err = s.run(ctx, prologue+command)
+				if refused := strings.Contains(command, "IMAGE_UNSIGNED"); refused && err == nil {
+					return errors.New("admitted")
+				} else if refused && strings.Contains(string(out), "no signature found; policy azure wants wabbit or ci. Sign this digest") {
+					return nil
+				}
+				return err
+			})
+			if err != nil {
+				t.Errorf("%s: %v\n%s", command, err, out)
+			}
+			ran++
+		}
+	}
+	if ran < 5 {
+		t.Errorf("%d commands ran", ran)
+	}
+	for _, command := range pageCommands(t, "azure-policy/README.md") {
+		wellFormed(t, command)
+	}
+}
+
+// wellFormed holds a command of Azure's to what can be seen from here: quotes and
+// brackets are closed, each flag has a value, files are there, filters of jq work,
+// and names are those of the project.
+func wellFormed(t *testing.T, command string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "sh", "-n", "-c", command).CombinedOutput(); err != nil {
+		t.Errorf("%s: %s", command, out)
+	}
+	for _, found := range regexp.MustCompile(`jq (?:-r )?\.(\w+) (\S+\.json)`).FindAllStringSubmatch(command, -1) {
+		content, err := os.ReadFile("../../" + found[2])
+		must(t, err)
+		var file map[string]any
+		must(t, json.Unmarshal(content, &file))
+		if file[found[1]] == nil {
+			t.Errorf("%s: %s has no %s", command, found[2], found[1])
+		}
+	}
+	verbs := regexp.MustCompile(`\baz ((?:[a-z][a-z-]*\s)+)`).FindAllStringSubmatch(command, -1)
+	if len(verbs) == 0 {
+		t.Errorf("%s: not az", command)
+	}
+	if strings.Contains(command, "federated-credential create") && !strings.Contains(command, "--subject system:serviceaccount:"+namespace+":"+release+" --audiences "+azure.Audience) {
+		t.Errorf("%s: another subject than the chart's ServiceAccount", command)
+	}
+	if strings.Contains(command, "policy definition create") && (!strings.Contains(command, "--mode Microsoft.Kubernetes.Data") || !strings.Contains(command, "--rules") || !strings.Contains(command, "--params")) {
+		t.Errorf("%s: not a definition for Kubernetes", command)
+	}
+	if found := regexp.MustCompile(`--params '([^']*)'`).FindStringSubmatch(command); found != nil {
+		var params map[string]struct{ Value any }
+		must(t, json.Unmarshal([]byte(found[1]), &params))
+		content, err := os.ReadFile("../../azure-policy/trusted-images.json")
+		must(t, err)
+		var d azurepolicy.Definition
+		must(t, json.Unmarshal(content, &d))
+		for name, given := range params {
+			if p, there := d.Parameters[name]; !there || len(p.AllowedValues) > 0 && !slices.Contains(p.AllowedValues, given.Value) {
+				t.Errorf("%s: %s may not be %v", command, name, given.Value)
+			}
+		}
+	}
+	for _, role := range regexp.MustCompile(`--role ("[^"]+"|\S+)`).FindAllStringSubmatch(command, -1) {
+		if !slices.Contains([]string{"AcrPull", `"Key Vault Secrets User"`, `"Key Vault Crypto User"`}, role[1]) {
+			t.Errorf("%s: nobody needs the role %s", command, role[1])
+		}
+	}
+	if unvalued := regexp.MustCompile(`--[a-z-]+ --[a-z]`).FindString(command); unvalued != "" && !regexp.MustCompile(`--(enable-|disable-|no-)`).MatchString(unvalued) {
+		t.Errorf("%s: a flag without a value: %s", command, unvalued)
+	}
 }
 
 // noSecrets greps all that the run has produced for what is built like a token.
