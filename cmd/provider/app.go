@@ -102,7 +102,7 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 		View:       func(options store.ViewOptions) (verifier.Store, error) { return registries.View(options) },
 		Memory:     memory,
 		Revocation: revocation,
-		Azure:      auth.NewAzureExchanges(credentials, registries.Transport()),
+		Azure:      auth.NewAzureExchanges(credentials, registries.Transport(), o.log),
 		Vaults:     vaults,
 	})
 	if err != nil {

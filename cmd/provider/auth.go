@@ -108,7 +108,7 @@ func (o *authOptions) steps(ctx context.Context, ref verifier.Reference, identit
 	if o.endpoint {
 		endpoints = []string{ref.Registry}
 	}
-	source := auth.NewAzureExchanges(credentials, registries.Transport()).Source(identity, endpoints)
+	source := auth.NewAzureExchanges(credentials, registries.Transport(), nil).Source(identity, endpoints)
 	var steps []step
 	add := func(name, found string, err error) bool {
 		s := step{Step: name, OK: err == nil, Found: found}

@@ -29,7 +29,7 @@ func testEnvironment() Environment {
 		View:       func(store.ViewOptions) (verifier.Store, error) { return &verifiertest.Store{}, nil },
 		Memory:     verifier.NewMemory(1 << 20),
 		Revocation: revocation,
-		Azure:      auth.NewAzureExchanges(azure.NewCredentials(azure.Options{}), nil),
+		Azure:      auth.NewAzureExchanges(azure.NewCredentials(azure.Options{}), nil, nil),
 	}
 }
 

@@ -120,6 +120,9 @@ func TestWhatIsMissingIsNamed(t *testing.T) {
 				}
 			}
 			t.Log(message)
+			if name == "variables" && !strings.Contains(s.log.String(), "the pod has no AZURE_CLIENT_ID") {
+				t.Error("nothing was said when it started")
+			}
 		})
 	}
 }

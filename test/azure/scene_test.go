@@ -155,7 +155,7 @@ func (s *scene) start(t *testing.T, policy string) {
 	s.source, err = config.Load(t.Context(), config.Options{Path: s.Policies, Log: log, Environment: config.Environment{
 		View:   func(o store.ViewOptions) (verifier.Store, error) { return registries.View(o) },
 		Memory: verifier.NewMemory(1 << 20), Revocation: revocation,
-		Azure: auth.NewAzureExchanges(credentials, registries.Transport()), Vaults: s.vaults,
+		Azure: auth.NewAzureExchanges(credentials, registries.Transport(), log), Vaults: s.vaults,
 	}})
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -100,25 +100,47 @@ func (s *scene) asker(t *testing.T, address string) *asker {
 	}}}
 }
 
-// reason asks about a key, and gives the reason of the answer, or that of the
-// system error.
-func (a *asker) reason(ctx context.Context, key string) (string, error) {
+// pinned asks what takes the place of an image.
+func (a *asker) pinned(ctx context.Context, key string) (string, error) {
+	content, err := a.post(ctx, key)
+	if err != nil {
+		return "", err
+	}
+	var answer struct {
+		Response struct {
+			Items []struct{ Value, Error string }
+		}
+	}
+	if err := json.Unmarshal(content, &answer); err != nil || len(answer.Response.Items) != 1 || answer.Response.Items[0].Error != "" {
+		return "", fmt.Errorf("%s: %w", content, err)
+	}
+	return answer.Response.Items[0].Value, nil
+}
+
+// post asks about a key.
+func (a *asker) post(ctx context.Context, key string) ([]byte, error) {
 	body, err := json.Marshal(map[string]any{
 		"apiVersion": "externaldata.gatekeeper.sh/v1beta1", "kind": "ProviderRequest", "request": map[string]any{"keys": []string{key}},
 	})
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(body))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	response, err := a.client.Do(request)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	content, err := io.ReadAll(response.Body)
+	return io.ReadAll(response.Body)
+}
+
+// reason asks about a key, and gives the reason of the answer, or that of the
+// system error.
+func (a *asker) reason(ctx context.Context, key string) (string, error) {
+	content, err := a.post(ctx, key)
 	if err != nil {
 		return "", err
 	}

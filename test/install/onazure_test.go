@@ -526,6 +526,67 @@ func TestThePageForAzure(t *testing.T) {
 	}
 }
 
+// TestComingFromKyverno: the page's policy does in one namespace what Kyverno's
+// did: any of several signatures, the old certificate and the new one side by side,
+// unsigned denied with its digest, and the tag's digest for the mutation.
+func TestComingFromKyverno(t *testing.T) {
+	s := in(t, "test-shuting")
+	const repository = "test-verify-image"
+	signers := map[string][]string{"v1-signed": {"wabbit-old", "mallory-kyverno"}, "v2-signed": {"wabbit-next"}, "v1-unsigned": nil, "v1-stranger": {"mallory-kyverno"}}
+	for tag, by := range signers {
+		must(t, s.Push(t.Context(), repository+":"+tag))
+		for _, signer := range by {
+			must(t, s.Sign(t.Context(), repository+":"+tag, signer, notationtest.SignOptions{}))
+		}
+	}
+	acr, err := s.azure.Registry("kyvernonotarytest.azurecr.io", s.Host)
+	must(t, err)
+	s.azure.identity.Grant(acr.Host, "AcrPull")
+	pem := func(signer string) string {
+		return strings.ReplaceAll(strings.TrimSpace(s.root(t, signer)), "\n", "\n              ")
+	}
+	prologue := "export REGISTRY=" + acr.Host + "\nexport CERTIFICATE='" + pem("wabbit-old") + "' NEXT_CERTIFICATE='" + pem("wabbit-next") + "'\n"
+	t.Cleanup(func() {
+		_, _ = s.run(context.Background(), "kubectl delete clustertrustpolicy check-digest elsewhere --ignore-not-found")
+	})
+	for _, command := range pageCommands(t, "docs/kyverno.md") {
+		if strings.HasPrefix(command, "helm ") {
+			continue // TestThePageForAzure renders the same
+		}
+		var out []byte
+		err := cluster.Eventually(t.Context(), patience, func(ctx context.Context) error {
+			var err error
+			out, err = s.run(ctx, prologue+command)
+			if !strings.Contains(command, "unsigned") {
+				return err
+			}
+			words := regexp.MustCompile(`v1-unsigned \([0-9a-f]{12}\): no signature found; policy check-digest wants notary\. Sign this digest`)
+			if err == nil || !words.Match(out) {
+				return errors.New("not denied as the page says")
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%s: %v\n%s", command, err, out)
+		}
+		t.Logf("%s", out)
+	}
+	for tag, admitted := range map[string]bool{"v1-signed": true, "v2-signed": true, "v1-stranger": false} {
+		eventually(t, func(ctx context.Context) error {
+			if err := s.tryPod(ctx, "test-shuting", acr.Host+"/"+repository+":"+tag); (err == nil) != admitted {
+				return fmt.Errorf("%s: %w", tag, errors.Join(errors.New("the wrong way round"), err))
+			}
+			return nil
+		})
+	}
+	a := s.asker(t, s.addresses()[0])
+	a.url = strings.Replace(a.url, "/v1/verify", "/v1/mutate", 1)
+	pinned, err := a.pinned(t.Context(), acr.Host+"/"+repository+":v1-signed")
+	if want := acr.Host + "/" + repository + ":v1-signed@" + s.Digest(repository+":v1-signed").String(); err != nil || pinned != want {
+		t.Errorf("%s, %v; want %s", pinned, err, want)
+	}
+}
+
 // wellFormed holds a command of Azure's to what can be seen from here: quotes and
 // brackets are closed, each flag has a value, files are there, filters of jq work,
 // and names are those of the project.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ const (
 // for concurrent use.
 type AzureExchanges struct {
 	credentials *azure.Credentials
+	log         *slog.Logger
 	client      *http.Client
 	tokens      *cache.Cache[refreshToken]
 	flights     flight.Group[refreshToken]
@@ -48,9 +50,12 @@ type refreshToken struct {
 }
 
 // NewAzureExchanges exchanges over the transport, which must be one that may
-// reach registries.
-func NewAzureExchanges(credentials *azure.Credentials, transport http.RoundTripper) *AzureExchanges {
-	return &AzureExchanges{credentials: credentials, client: azure.NewClient(transport), tokens: cache.New[refreshToken](maxRefreshTokens)}
+// reach registries. The log hears of what a pod lacks for an identity; nil: nobody.
+func NewAzureExchanges(credentials *azure.Credentials, transport http.RoundTripper, log *slog.Logger) *AzureExchanges {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &AzureExchanges{credentials: credentials, log: log, client: azure.NewClient(transport), tokens: cache.New[refreshToken](maxRefreshTokens)}
 }
 
 // Azure is one identity's credential for the registries of Azure: those that are
@@ -64,6 +69,10 @@ type Azure struct {
 // Source is the identity's credential. Endpoints are hosts as
 // verifier.Reference has them.
 func (e *AzureExchanges) Source(identity azure.Identity, endpoints []string) *Azure {
+	var lacks *azure.Failure
+	if identity.Method == azure.WorkloadIdentity && errors.As(e.credentials.For(identity).Check(), &lacks) {
+		e.log.Warn("an identity of Azure cannot be used", slog.String("message", lacks.Message), slog.String("remedy", lacks.Remedy))
+	}
 	return &Azure{e, identity, endpoints}
 }
 
