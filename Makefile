@@ -48,7 +48,7 @@ bench: build ## measure the real binary beside an echo provider, in 4 minutes (B
 
 e2e: tools ## a real API server, Gatekeeper, Cosign and the chart; the engines of Gatekeeper 3.23 and 3.20
 	cd test && go test -race -count=1 -p 1 -v ./bench ./decisions ./signers ./image ./e2e ./install
-	cd test && go test -modfile=gatekeeper320.mod -tags gatekeeper320 -count=1 -v ./library
+	cd test && go test -modfile=gatekeeper320.mod -tags gatekeeper320 -count=1 -v ./library ./azurepolicy
 
 tools: ## build what make e2e runs: etcd, Kubernetes, Gatekeeper, Helm, Cosign (kept in the cache)
 	cd test && go run ./tools/build

@@ -87,7 +87,8 @@ func (s *statuses) write(ctx context.Context) error {
 	for i := range objects {
 		object := &objects[i]
 		status, known := byID[config.ID{Kind: object.GetKind(), Namespace: object.GetNamespace(), Name: object.GetName()}]
-		if known && status.Generation == object.GetGeneration() { // else it is about to be
+		pending := len(status.Problems) > 0 && status.Problems[0].Pending
+		if known && status.Generation == object.GetGeneration() && !pending { // else it is about to be
 			failed = errors.Join(failed, s.writeOne(ctx, object, conditionOf(status, time.Now()), freshness(status)))
 		}
 	}

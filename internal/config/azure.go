@@ -220,7 +220,9 @@ func (g *gatherer) vault(path, vaultURI, field string, kind trust.Kind, objects 
 			p.Withdrawn = true
 			withdrawn = append(withdrawn, p)
 		default:
-			g.problem(at, e.Message, e.Remedy)
+			p := g.doc.problem(at, e.Message, e.Remedy, verifier.ReasonKeysUnavailable)
+			p.Pending = e.Pending
+			g.problems = append(g.problems, p)
 		}
 	}
 	if found > 0 || len(withdrawn) < len(objects) {

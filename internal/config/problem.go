@@ -27,6 +27,8 @@ type Problem struct {
 	// Withdrawn is set where trust was taken back: then no earlier version of the
 	// document counts either.
 	Withdrawn bool
+	// Pending is set while nobody knows yet, and somebody is asking.
+	Pending bool
 }
 
 // String is file:line: path: message. Remedy.

@@ -136,8 +136,10 @@ func (s *scene) start(t *testing.T, policy string) {
 	registries := store.New(store.Options{AllowLoopback: true, Proxy: cloud.Proxy, RetryBase: time.Millisecond})
 	changed := make(chan struct{}, 1)
 	log := slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	impatient := cloud.Transport()
+	impatient.ResponseHeaderTimeout = 500 * time.Millisecond
 	s.vaults = trust.New(trust.Options{
-		Credentials: credentials, Transport: cloud.Transport(), Path: filepath.Join(s.dir, "vaults"), Log: log,
+		Credentials: credentials, Transport: impatient, Path: filepath.Join(s.dir, "vaults"), Log: log,
 		OnChange: func() {
 			select {
 			case changed <- struct{}{}:

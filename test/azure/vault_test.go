@@ -172,12 +172,12 @@ func TestL31_AVaultThatIsAway(t *testing.T) {
 	s.start(t, certificates("{name: wabbit}"))
 	s.want(t, "shop/cart:1", "TRUSTED")
 	for name, fault := range map[string]azure.Fault{
-		"away": {Status: 503}, "throttled": {Status: 429, RetryAfter: "1"}, "forbidden": {Status: 403, Code: "Forbidden"},
+		"away": {Status: 503}, "throttled": {Status: 429, RetryAfter: "1"}, "forbidden": {Status: 403, Code: "Forbidden"}, "silent": {Hang: true},
 	} {
 		fault.Host, fault.Path = s.vault.Host, "/secrets"
 		lift := cloud.Fault(fault)
 		s.later(10 * time.Minute)
-		words := map[string]string{"away": "answered 503", "throttled": "too many requests", "forbidden": "Key Vault Secrets User"}[name]
+		words := map[string]string{"away": "answered 503", "throttled": "too many requests", "forbidden": "Key Vault Secrets User", "silent": "cannot be reached"}[name]
 		s.waitForWarning(t, words)
 		s.want(t, "shop/cart:1", "TRUSTED")
 		lift()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -75,10 +76,11 @@ func (s *scene) ready(t *testing.T, object *unstructured.Unstructured, reason st
 		}
 		conditions, _, _ := unstructured.NestedSlice(now.Object, "status", "conditions")
 		observed, _, _ := unstructured.NestedInt64(now.Object, "status", "observedGeneration")
-		if len(conditions) != 1 || observed != now.GetGeneration() {
+		at := slices.IndexFunc(conditions, func(c any) bool { return c.(map[string]any)["type"] == "Ready" })
+		if at < 0 || observed != now.GetGeneration() {
 			return fmt.Errorf("%s: status %v", object.GetName(), now.Object["status"])
 		}
-		condition := conditions[0].(map[string]any)
+		condition := conditions[at].(map[string]any)
 		message, _ = condition["message"].(string)
 		if condition["reason"] != reason {
 			return fmt.Errorf("%s: %v: %s", object.GetName(), condition["reason"], message)

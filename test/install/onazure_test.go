@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
 	"github.com/countersign-dev/countersign/test/azure"
 	"github.com/countersign-dev/countersign/test/azurepolicy"
+	"github.com/countersign-dev/countersign/test/binary"
 	"github.com/countersign-dev/countersign/test/cluster"
 	"github.com/countersign-dev/countersign/test/kubeyaml"
 	"github.com/countersign-dev/countersign/test/world"
@@ -634,6 +636,74 @@ func wellFormed(t *testing.T, command string) {
 	}
 	if unvalued := regexp.MustCompile(`--[a-z-]+ --[a-z]`).FindString(command); unvalued != "" && !regexp.MustCompile(`--(enable-|disable-|no-)`).MatchString(unvalued) {
 		t.Errorf("%s: a flag without a value: %s", command, unvalued)
+	}
+}
+
+// TestTheProviderTakesWhatTheValuesMake: a replica with the ConfigMap that Ratify's
+// values make has the registry and the vault that they name.
+func TestTheProviderTakesWhatTheValuesMake(t *testing.T) {
+	s := in(t, "values-made")
+	s.signed(t, "made/cart:1", "wabbit-made")
+	must(t, s.Push(t.Context(), "made/unsigned:1"))
+	signer, err := s.Signer("wabbit-made")
+	must(t, err)
+	_, err = s.azure.vault.Certificate("wabbit-made", signer.Chain(), nil)
+	must(t, err)
+	rendered, err := s.render(t.Context(), "compatibility.ratify=true", "akvCertConfig.enabled=true", "akvCertConfig.vaultURI=https://wabbit-kv.vault.azure.net/",
+		"akvCertConfig.cert1Name=wabbit-made", "akvCertConfig.tenantId="+azure.Tenant, "oras.authProviders.azureWorkloadIdentityEnabled=true", "azureWorkloadIdentity.clientId="+azureClient)
+	must(t, err)
+	objects, err := kubeyaml.Parse(rendered)
+	must(t, err)
+	for _, object := range objects {
+		if object.GetName() == release+"-ratify" && object.GetKind() == "ConfigMap" {
+			s.apply(t, object)
+		}
+	}
+	args := append(slices.Clone(s.replicas[0].args), "--ratify-objects="+release+"-ratify", "--certificate-directory="+t.TempDir(), "--last-good=", "--vault-cache=")
+	server, err := binary.RunIn(t.Context(), s.azure.variables, s.executable, args...)
+	must(t, err)
+	t.Cleanup(func() { _ = server.Stop() })
+	must(t, server.Ready(t.Context()))
+	_, port, err := net.SplitHostPort(server.Provider)
+	must(t, err)
+	a := s.asker(t, "127.0.0.1:"+port)
+	for image, want := range map[string]string{"made/cart:1": "TRUSTED", "made/unsigned:1": "SIGNATURE_NOT_FOUND"} {
+		eventually(t, func(ctx context.Context) error {
+			return wants(ctx, a, "[values-made]"+s.azure.acr.Host+"/"+image, want)
+		})
+	}
+}
+
+// TestFreshness: what a vault has withdrawn is said in the object, and its age in
+// the metrics.
+func TestFreshness(t *testing.T) {
+	s := in(t, "fresh")
+	signer, err := s.Signer("wabbit-fresh")
+	must(t, err)
+	_, err = s.azure.vault.Certificate("wabbit-fresh", signer.Chain(), nil)
+	must(t, err)
+	policy := s.policy("fresh", "fresh/**", map[string]any{"azureKeyVault": map[string]any{
+		"vaultURI": "https://wabbit-kv.vault.azure.net", "certificates": []any{map[string]any{"name": "wabbit-fresh"}, map[string]any{"name": "none"}},
+	}})
+	s.apply(t, policy)
+	s.ready(t, policy, "InForce")
+	said := ""
+	defer func() { t.Log(said) }()
+	eventually(t, func(ctx context.Context) error {
+		out, err := s.run(ctx, `kubectl get ctp fresh --output 'jsonpath={.status.conditions[?(@.type=="Fresh")]}'`)
+		if err == nil {
+			said = string(out)
+		}
+		if err != nil || !strings.Contains(string(out), `"reason":"Withdrawn"`) || !strings.Contains(string(out), "certificates/none does not exist. Correct its name or version: az keyvault certificate list-versions") {
+			return fmt.Errorf("%s: %w", out, errors.Join(errors.New("not said"), err))
+		}
+		return nil
+	})
+	eventually(t, func(ctx context.Context) error { return s.event(ctx, "fresh", "Withdrawn") })
+	figures, err := s.replicas[0].Figures(t.Context())
+	must(t, err)
+	if !strings.Contains(figures, `countersign_vault_objects{state="stale"} 0`) || strings.Contains(figures, `countersign_vault_objects{state="fresh"} 0`) {
+		t.Error(regexp.MustCompile(`(?m)^countersign_vault.*$`).FindAllString(figures, -1))
 	}
 }
 
