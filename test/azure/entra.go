@@ -146,6 +146,10 @@ func sign(key *ecdsa.PrivateKey, claims map[string]any) (string, error) {
 
 func segment(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
+// ServeHTTP answers whoever does not come by way of the cloud, as a cluster's
+// proxy of tokens does.
+func (e *Entra) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.serve(w, r) }
+
 // serve answers as an authority of tokens.
 // https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
 func (e *Entra) serve(w http.ResponseWriter, r *http.Request) {

@@ -34,6 +34,7 @@ type Registry struct {
 	mu        sync.Mutex // guards all below
 	data      string     // host of the data endpoint; empty: none
 	anonymous bool
+	lifetime  time.Duration     // of refresh tokens
 	refresh   map[string]string // client ID by refresh token
 	access    map[string]pull
 	links     map[string]string // path by signature
@@ -69,7 +70,7 @@ func (c *Cloud) Registry(host, upstream string) (*Registry, error) {
 		return nil
 	}
 	r := &Registry{
-		Host: host, cloud: c, key: key, next: proxy,
+		Host: host, cloud: c, key: key, next: proxy, lifetime: 3 * time.Hour,
 		refresh: map[string]string{}, access: map[string]pull{}, links: map[string]string{},
 	}
 	c.mu.Lock()
@@ -93,6 +94,13 @@ func (r *Registry) Anonymous() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.anonymous = true
+}
+
+// Lifetime is how long the refresh tokens are good that it gives from now on.
+func (r *Registry) Lifetime(d time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lifetime = d
 }
 
 // Forget makes every token invalid that was given so far.
@@ -129,9 +137,12 @@ func (r *Registry) exchange(w http.ResponseWriter, req *http.Request) {
 		r.refuse(w, http.StatusUnauthorized, "UNAUTHORIZED", "authentication required")
 		return
 	}
+	r.mu.Lock()
+	lifetime := r.lifetime
+	r.mu.Unlock()
 	now := time.Now()
 	token, err := sign(r.key, map[string]any{
-		"jti": random(), "sub": i.ClientID, "nbf": now.Unix(), "iat": now.Unix(), "exp": now.Add(3 * time.Hour).Unix(), "aud": r.Host,
+		"jti": random(), "sub": i.ClientID, "nbf": now.Unix(), "iat": now.Unix(), "exp": now.Add(lifetime).Unix(), "aud": r.Host,
 		"iss": "Azure Container Registry", "grant_type": "refresh_token", "tenant": Tenant,
 	})
 	if err != nil {

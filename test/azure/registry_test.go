@@ -1,9 +1,12 @@
 package azure_test
 
 import (
+	"encoding/pem"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -266,4 +269,49 @@ func writeRoot(t *testing.T, s *scene) string {
 	_, err := s.Signer("wabbit")
 	must(t, err)
 	return s.dir + "/wabbit.crt"
+}
+
+// TestRefreshAhead: a refresh token is renewed before it ends, behind the decisions
+// that go on with it.
+func TestRefreshAhead(t *testing.T) {
+	s := newScene(t)
+	s.signed(t, "shop/cart:0", "wabbit")
+	s.acr.Lifetime(4 * time.Second)
+	s.start(t, trusting)
+	s.want(t, "shop/cart:0", "TRUSTED")
+	deadline := time.Now().Add(20 * time.Second)
+	for i := 1; cloud.Count(s.acr.Host, "/oauth2/exchange") < 2; i++ {
+		repository := fmt.Sprintf("shop/cart-%d:1", i) // a token of its own, for which the refresh token is asked
+		s.signed(t, repository, "wabbit")
+		s.want(t, repository, "TRUSTED")
+		if time.Now().After(deadline) {
+			t.Fatal("it was never renewed")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	for _, seen := range cloud.Seen() {
+		if seen.Host == s.acr.Host && seen.Path == "/oauth2/token" && seen.Status != http.StatusOK {
+			t.Error("a token was refused: it was not ahead")
+		}
+	}
+}
+
+// TestIdentityBinding asks the cluster's proxy for tokens, and Microsoft Entra ID
+// never.
+func TestIdentityBinding(t *testing.T) {
+	s := newScene(t)
+	s.signed(t, "shop/cart:1", "wabbit")
+	proxy := httptest.NewTLSServer(cloud.Entra)
+	defer proxy.Close()
+	roots := filepath.Join(s.dir, "proxy.pem")
+	must(t, os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: proxy.Certificate().Raw}), 0o600))
+	t.Setenv("AZURE_KUBERNETES_TOKEN_PROXY", proxy.URL)
+	t.Setenv("AZURE_KUBERNETES_SNI_NAME", "example.com") // as the certificate has it
+	t.Setenv("AZURE_KUBERNETES_CA_FILE", roots)
+	cloud.Reset()
+	s.start(t, strings.ReplaceAll(trusting, "{azureWorkloadIdentity: {}}", "{azureWorkloadIdentity: {identityBinding: true}}"))
+	s.want(t, "shop/cart:1", "TRUSTED")
+	if n := cloud.Count("login.microsoftonline.com", "/"); n != 0 {
+		t.Errorf("Microsoft Entra ID was asked %d times", n)
+	}
 }
