@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	identities "github.com/countersign-dev/countersign/internal/azure"
+	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/store/auth"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/test/azure"
 )
@@ -225,6 +228,15 @@ func TestL27_WhoIsNotAzureSeesNoCredential(t *testing.T) {
 		if reason, _ := s.ask(t, ref); reason == "TRUSTED" {
 			t.Errorf("%s: trusted", host)
 		}
+		// The same identity for all hosts, as Ratify's Store has it.
+		registries := store.New(store.Options{Proxy: cloud.Proxy, RetryBase: time.Millisecond})
+		credentials := identities.NewCredentials(identities.Options{Getenv: func(name string) string { return s.env[name] }, Transport: cloud.Transport()})
+		source := auth.NewAzureExchanges(credentials, registries.Transport(), nil).Source(identities.Identity{Method: identities.WorkloadIdentity}, nil)
+		view, err := registries.View(store.ViewOptions{Others: store.Registry{Credential: source}})
+		must(t, err)
+		if subject, err := view.Resolve(t.Context(), ref); err == nil {
+			t.Errorf("%s: %s", host, subject.Digest)
+		}
 		for _, seen := range cloud.Seen() {
 			if seen.Host == host && (seen.Path == "/oauth2/exchange" || seen.Authorized && seen.Path != "/v2/shop/cart/manifests/1") {
 				t.Errorf("%s saw %+v", host, seen)
@@ -242,18 +254,26 @@ func TestL28_ARealmElsewhereSeesNoToken(t *testing.T) {
 	cloud.Attack(thief, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write([]byte(`{"access_token":"x"}`))
 	}))
-	for _, realm := range []string{"https://" + thief + "/oauth2/token", "http://" + s.acr.Host + "/oauth2/token", "https://169.254.169.254/oauth2/token"} {
-		cloud.Attack("evil.azurecr.io", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/oauth2/exchange" {
+	for n, realm := range []string{"", "https://" + thief + "/oauth2/token", "http://" + s.acr.Host + "/oauth2/token", "https://169.254.169.254/oauth2/token"} {
+		evil := fmt.Sprintf("evil%d.azurecr.io", n) // which nobody has met before
+		cloud.Attack(evil, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/oauth2/exchange" && realm == "": // the exchange itself leads away
 				http.Redirect(w, r, "https://"+thief+"/oauth2/exchange", http.StatusTemporaryRedirect)
 				return
+			case r.URL.Path == "/oauth2/exchange":
+				_, _ = w.Write([]byte(`{"refresh_token":"eyJrefresh"}`))
+				return
+			case realm == "":
+				realm = "https://" + evil + "/oauth2/token"
+				defer func() { realm = "" }()
 			}
 			w.Header().Set("WWW-Authenticate", `Bearer realm="`+realm+`",service="x"`)
 			w.WriteHeader(http.StatusUnauthorized)
 		}))
-		must(t, s.Policy("policy.yaml", strings.NewReplacer("$ACR", "evil.azurecr.io", "../wabbit.crt", writeRoot(t, s)).Replace(trusting)))
+		must(t, s.Policy("policy.yaml", strings.NewReplacer("$ACR", evil, "../wabbit.crt", writeRoot(t, s)).Replace(trusting)))
 		s.source.Reload(t.Context())
-		ref, err := verifier.ParseReference("evil.azurecr.io/shop/cart:1")
+		ref, err := verifier.ParseReference(evil + "/shop/cart:1")
 		must(t, err)
 		if reason, message := s.ask(t, ref); reason == "TRUSTED" {
 			t.Errorf("%s: %s", realm, message)
@@ -279,6 +299,7 @@ func TestRefreshAhead(t *testing.T) {
 	s.acr.Lifetime(4 * time.Second)
 	s.start(t, trusting)
 	s.want(t, "shop/cart:0", "TRUSTED")
+	lift := cloud.Fault(azure.Fault{Host: s.acr.Host, Path: "/oauth2/exchange", Status: 503}) // whoever waited for it would fail
 	deadline := time.Now().Add(20 * time.Second)
 	for i := 1; cloud.Count(s.acr.Host, "/oauth2/exchange") < 2; i++ {
 		repository := fmt.Sprintf("shop/cart-%d:1", i) // a token of its own, for which the refresh token is asked
@@ -289,6 +310,9 @@ func TestRefreshAhead(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
+	lift()
+	s.signed(t, "shop/last:1", "wabbit")
+	s.want(t, "shop/last:1", "TRUSTED")
 	for _, seen := range cloud.Seen() {
 		if seen.Host == s.acr.Host && seen.Path == "/oauth2/token" && seen.Status != http.StatusOK {
 			t.Error("a token was refused: it was not ahead")
