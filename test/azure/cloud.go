@@ -189,7 +189,7 @@ func (c *Cloud) serve(w http.ResponseWriter, r *http.Request) {
 	c.mu.Unlock()
 	attacker, attacked := c.attackers.Load(host)
 	switch {
-	case host == "login.microsoftonline.com":
+	case host == "login.microsoftonline.com", host == "login.chinacloudapi.cn", host == "login.microsoftonline.us":
 		c.Entra.serve(answer, r)
 	case host == "login.microsoft.com":
 		discover(answer)

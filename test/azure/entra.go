@@ -154,7 +154,7 @@ func (e *Entra) ServeHTTP(w http.ResponseWriter, r *http.Request) { e.serve(w, r
 // https://learn.microsoft.com/entra/identity-platform/v2-oauth2-client-creds-grant-flow
 func (e *Entra) serve(w http.ResponseWriter, r *http.Request) {
 	tenant, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-	base := "https://login.microsoftonline.com/" + tenant
+	base := "https://" + r.Host + "/" + tenant
 	switch {
 	case rest == "v2.0/.well-known/openid-configuration":
 		if tenant != Tenant {
@@ -212,9 +212,41 @@ func (e *Entra) token(w http.ResponseWriter, r *http.Request) {
 		deny(w, http.StatusBadRequest, "invalid_scope", "AADSTS1002012: The provided value for scope is not valid.")
 		return
 	}
-	token := "eyJaad." + segment([]byte(i.ClientID)) + "." + random()
-	e.tokens[token] = grant{i.ClientID, scope, e.now().Add(time.Hour)}
+	token := e.issue(i.ClientID, scope)
 	reply(w, http.StatusOK, map[string]any{"token_type": "Bearer", "expires_in": 3600, "ext_expires_in": 3600, "access_token": token})
+}
+
+func (e *Entra) issue(clientID, audience string) string {
+	token := "eyJaad." + segment([]byte(clientID)) + "." + random()
+	e.tokens[token] = grant{clientID, audience, e.now().Add(time.Hour)}
+	return token
+}
+
+// Issue gives a token to whoever has one otherwise: az, or a node.
+func (e *Entra) Issue(clientID, audience string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.issue(clientID, audience)
+}
+
+// Metadata is a node's metadata service, as far as it vouches for identities.
+// https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token
+func (e *Entra) Metadata(systemAssigned string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		clientID := r.URL.Query().Get("client_id")
+		if clientID == "" {
+			clientID = systemAssigned
+		}
+		switch {
+		case r.Header.Get("Metadata") != "true" || r.URL.Path != "/metadata/identity/oauth2/token":
+			http.Error(w, "", http.StatusBadRequest)
+		case e.identity(clientID) == nil:
+			reply(w, http.StatusBadRequest, map[string]string{"error": "invalid_request", "error_description": "Identity not found"})
+		default:
+			token := e.Issue(clientID, strings.TrimSuffix(r.URL.Query().Get("resource"), "/"))
+			reply(w, http.StatusOK, map[string]string{"access_token": token, "expires_in": "3600", "expires_on": fmt.Sprint(time.Now().Add(time.Hour).Unix()), "resource": r.URL.Query().Get("resource"), "token_type": "Bearer"})
+		}
+	})
 }
 
 func firstScope(scopes string) string {

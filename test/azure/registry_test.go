@@ -339,3 +339,60 @@ func TestIdentityBinding(t *testing.T) {
 		t.Errorf("Microsoft Entra ID was asked %d times", n)
 	}
 }
+
+// TestManagedIdentity: the node's own identity, one that is assigned to it, and one
+// that is not.
+func TestManagedIdentity(t *testing.T) {
+	for name, c := range map[string]struct {
+		auth, want string
+		parts      []string
+	}{
+		"system-assigned": {"{azureManagedIdentity: {}}", "TRUSTED", nil},
+		"user-assigned":   {"{azureManagedIdentity: {clientID: $CLIENT}}", "TRUSTED", nil},
+		"not assigned":    {"{azureManagedIdentity: {clientID: nobody}}", "REGISTRY_UNAUTHORIZED", []string{"no token for the managed identity nobody"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			clear(s.env)
+			s.signed(t, "shop/cart:1", "wabbit")
+			s.start(t, strings.ReplaceAll(trusting, "{azureWorkloadIdentity: {}}", strings.ReplaceAll(c.auth, "$CLIENT", s.identity.ClientID)))
+			s.want(t, "shop/cart:1", c.want, c.parts...)
+		})
+	}
+}
+
+// TestAzureCLI asks az, as on a developer's machine.
+func TestAzureCLI(t *testing.T) {
+	s := newScene(t)
+	clear(s.env)
+	s.signed(t, "shop/cart:1", "wabbit")
+	bin := t.TempDir()
+	az := func(script string) { must(t, os.WriteFile(bin+"/az", []byte("#!/bin/sh\n"+script), 0o700)) }
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	az("echo 'Please run az login' >&2; exit 1")
+	policy := strings.ReplaceAll(trusting, "{azureWorkloadIdentity: {}}", "{azureCLI: {}}")
+	s.start(t, policy)
+	s.want(t, "shop/cart:1", "REGISTRY_UNAUTHORIZED", "az login")
+	token := cloud.Entra.Issue(s.identity.ClientID, "https://containerregistry.azure.net")
+	az(fmt.Sprintf(`echo '{"accessToken": "%s", "expiresOn": "2036-01-02 03:04:05.000000", "expires_on": 2083197845, "tokenType": "Bearer"}'`, token))
+	s.want(t, "shop/cart:1", "TRUSTED")
+}
+
+// TestOtherClouds: the authority is the one that the pod's variable names.
+func TestOtherClouds(t *testing.T) {
+	for authority, zone := range map[string]string{"login.chinacloudapi.cn": ".azurecr.cn", "login.microsoftonline.us": ".azurecr.us"} {
+		s := newScene(t)
+		s.env["AZURE_AUTHORITY_HOST"] = "https://" + authority + "/"
+		s.signed(t, "shop/cart:1", "wabbit")
+		acr, err := cloud.Registry("other"+zone, s.Host)
+		must(t, err)
+		s.acr = acr
+		s.identity.Grant(acr.Host, "AcrPull")
+		cloud.Reset()
+		s.start(t, trusting)
+		s.want(t, "shop/cart:1", "TRUSTED")
+		if cloud.Count(authority, "/") == 0 || cloud.Count("login.microsoftonline.com", "/") != 0 {
+			t.Errorf("%s was not the one that was asked", authority)
+		}
+	}
+}

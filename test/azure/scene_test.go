@@ -3,6 +3,8 @@ package azure_test
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -127,12 +129,29 @@ func (s *scene) federate(t *testing.T, token azure.Token) {
 	s.env["AZURE_FEDERATED_TOKEN_FILE"] = path
 }
 
+// node reaches the metadata service of a node, which no proxy leads to.
+type node struct {
+	metadata http.Handler
+	rest     http.RoundTripper
+}
+
+func (n node) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host != "169.254.169.254" {
+		return n.rest.RoundTrip(r)
+	}
+	answer := httptest.NewRecorder()
+	n.metadata.ServeHTTP(answer, r)
+	return answer.Result(), nil
+}
+
 // start wires the rooms as the program does, with a policy.
 func (s *scene) start(t *testing.T, policy string) {
 	t.Helper()
 	policy = strings.NewReplacer("$ACR", s.acr.Host, "$VAULT", s.vault.URI()).Replace(policy)
 	must(t, s.Policy("policy.yaml", policy))
-	credentials := identities.NewCredentials(identities.Options{Getenv: func(name string) string { return s.env[name] }, Transport: cloud.Transport()})
+	credentials := identities.NewCredentials(identities.Options{
+		Getenv: func(name string) string { return s.env[name] }, Transport: node{cloud.Entra.Metadata(s.identity.ClientID), cloud.Transport()},
+	})
 	registries := store.New(store.Options{AllowLoopback: true, Proxy: cloud.Proxy, RetryBase: time.Millisecond})
 	changed := make(chan struct{}, 1)
 	log := slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))

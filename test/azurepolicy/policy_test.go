@@ -306,6 +306,50 @@ func TestTheInitiative(t *testing.T) {
 	}
 }
 
+// TestTheExamplesNameWhatThereIs: the files, definitions and parameters of the Bicep
+// and the Terraform example.
+func TestTheExamplesNameWhatThereIs(t *testing.T) {
+	var initiative azurepolicy.Initiative
+	content, err := os.ReadFile(directory + "/initiative.json")
+	must(t, err)
+	must(t, json.Unmarshal(content, &initiative))
+	for path, patterns := range map[string][]string{
+		"bicep/main.bicep":  {`loadJsonContent\('\.\./([\w-]+\.json)'\)`, `name: 'countersign-([\w-]+)'`, `(\w+): \{ value:`},
+		"terraform/main.tf": {`\$\{path\.module\}/\.\./([\w-]+\.json)`, `name +?= "countersign-([\w-]+)"`, `(\w+) += \{ value =`},
+	} {
+		text, err := os.ReadFile(filepath.Join(directory, path))
+		must(t, err)
+		for i, pattern := range patterns {
+			found := regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1)
+			if len(found) == 0 {
+				t.Errorf("%s has no %s", path, pattern)
+			}
+			for _, f := range found {
+				known := false
+				switch i {
+				case 0:
+					_, err := os.Stat(filepath.Join(directory, f[1]))
+					known = err == nil
+				case 1:
+					_, known = definitions(t)[f[1]]
+				default:
+					_, ofAll := initiative.Parameters[f[1]]
+					known = ofAll || strings.Contains(string(definitions(t)["trusted-images"]), `"`+f[1]+`": {`)
+				}
+				if !known {
+					t.Errorf("%s: there is no %s", path, f[1])
+				}
+			}
+		}
+	}
+	// Bicep puts the definitions' ids in by their places.
+	for i, name := range []string{"trustedImages", "imagesByDigest", "noEndOfLifeImages"} {
+		if initiative.PolicyDefinitions[i].ReferenceID != name {
+			t.Errorf("%d is %s", i, initiative.PolicyDefinitions[i].ReferenceID)
+		}
+	}
+}
+
 // TestTheDefinitionsAreWhatTheLibraryMakes: make generate has run.
 func TestTheDefinitionsAreWhatTheLibraryMakes(t *testing.T) {
 	templates := map[string]azurepolicy.Template{}
