@@ -182,6 +182,7 @@ func TestL25_ATenantReachesItsOwnNamespaceOnly(t *testing.T) {
 	}{
 		"secret": {map[string]any{"secret": map[string]any{"name": release + "-tls", "key": "ca.crt", "namespace": namespace}}, "a TrustPolicy reaches its own namespace only"},
 		"own":    {map[string]any{"secret": map[string]any{"name": release + "-tls", "key": "ca.crt"}}, "Secret tenant/" + release + "-tls may not be read"},
+		"vault":  {map[string]any{"azureKeyVault": map[string]any{"vaultURI": "https://wabbit-kv.vault.azure.net", "certificates": []any{map[string]any{"name": "wabbit"}}}}, "a TrustPolicy has no vaults: the identity that reads them is the provider's"},
 		"file":   {map[string]any{"file": "/var/run/secrets/kubernetes.io/serviceaccount/token"}, "a TrustPolicy reads no files of the provider"},
 	} {
 		policy := tenant(name, c.source)
@@ -195,6 +196,14 @@ func TestL25_ATenantReachesItsOwnNamespaceOnly(t *testing.T) {
 		}
 		must(t, s.Client.Delete(t.Context(), policy))
 	}
+	identity := tenant("identity", map[string]any{"inline": s.root(t, "wabbit")})
+	identity.Object["spec"].(map[string]any)["registries"] = []any{map[string]any{"host": "evil.azurecr.io", "auth": map[string]any{"azureWorkloadIdentity": map[string]any{}}}}
+	identity.Object["spec"].(map[string]any)["images"] = []any{"evil.azurecr.io/**"}
+	must(t, s.Apply(t.Context(), identity))
+	if said := s.ready(t, identity, "Invalid"); !strings.Contains(said, "a TrustPolicy has no identity of Azure: that is the provider's") {
+		t.Error(said)
+	}
+	must(t, s.Client.Delete(t.Context(), identity))
 	a := s.asker(t, s.addresses()[0])
 	eventually(t, func(ctx context.Context) error { return wants(ctx, a, "[tenant]"+image, "TRUSTED") })
 	nobody := tenant("nobody", map[string]any{"inline": s.root(t, "mallory")})
