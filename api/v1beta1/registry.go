@@ -14,6 +14,10 @@ type Registry struct {
 	// TokenHosts are other hosts to which the registry may send us for a token,
 	// as a GitLab of one's own does. The credential is shown to them as well.
 	TokenHosts []string `json:"tokenHosts,omitempty"`
+	// RedirectHosts are other hosts to which the registry sends us for blobs, and
+	// which are at private addresses. Public ones need not be listed, nor those of
+	// Azure's registries. No credential is shown to them.
+	RedirectHosts []string `json:"redirectHosts,omitempty"`
 }
 
 // RegistryAuth is how to sign in to a registry: exactly one of its fields.

@@ -29,7 +29,7 @@ var rooms = map[string][]string{
 	"internal/verifier":          {"internal/cache", "internal/flight"},
 	"internal/verifier/notation": {"internal/verifier", "internal/cache", "internal/flight"},
 	"internal/verifier/sigstore": {"internal/verifier"},
-	"internal/store":             {"internal/verifier", "internal/store/auth", "internal/cache", "internal/flight", "internal/telemetry"},
+	"internal/store":             {"internal/verifier", "internal/azure", "internal/store/auth", "internal/cache", "internal/flight", "internal/telemetry"},
 	"internal/store/auth":        {"internal/verifier", "internal/azure", "internal/cache", "internal/flight"},
 	"internal/trust":             {"internal/azure"},
 	"internal/azure":             {},

@@ -172,8 +172,18 @@ func (c *compiler) view(p *policy) verifier.Store {
 		for _, host := range r.TokenHosts {
 			registry.TokenHosts = append(registry.TokenHosts, canonicalHost(host))
 		}
+		for _, host := range r.RedirectHosts {
+			registry.RedirectHosts = append(registry.RedirectHosts, canonicalHost(host))
+		}
 		options.Registries = append(options.Registries, registry)
 	}
+	for _, pattern := range p.patterns {
+		if host := pattern.host.literal; host != "" {
+			options.Named = append(options.Named, host)
+		}
+	}
+	// Ratify's objects name no hosts, and its users' registries are where they are.
+	options.OthersPrivate = c.doc.Kind == kindRatify
 	if r := c.doc.others; r != nil {
 		options.Others = store.Registry{PlainHTTP: r.PlainHTTP, Credential: c.credential("others.auth", r.Auth)}
 	}

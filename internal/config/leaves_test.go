@@ -32,7 +32,7 @@ type viewed struct {
 func (v *viewed) String() string {
 	var b strings.Builder
 	for _, r := range v.options.Registries {
-		fmt.Fprintf(&b, "%s plain=%v ca=%q tokens=%q", r.Host, r.PlainHTTP, r.CAs, r.TokenHosts)
+		fmt.Fprintf(&b, "%s plain=%v ca=%q tokens=%q redirects=%q", r.Host, r.PlainHTTP, r.CAs, r.TokenHosts, r.RedirectHosts)
 		if a, ok := r.Credential.(*auth.Azure); ok { // it would ask
 			fmt.Fprintf(&b, " %s %s", a.ID(), a.Grant(r.Host))
 		} else if r.Credential != nil {
@@ -284,6 +284,7 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"Registry.host":                               {"- host: hub.example.com", "- host: none.example.com"},
 		"Registry.plainHTTP":                          {"plainHTTP: true", "plainHTTP: false"},
 		"Registry.ca":                                 {"      ca: {file: ca.crt}\n", ""},
+		"Registry.redirectHosts":                      {"redirectHosts: [blobs.example.com]", "redirectHosts: [blobs.example.com:9000]"},
 		"Registry.tokenHosts":                         {"tokenHosts: [tokens.example.com:8443]", "tokenHosts: [tokens.example.com]"},
 		"Registry.auth":                               {"      auth: {dockerConfig: {path: config.json}}\n", ""},
 		"RegistryAuth.anonymous":                      {"{anonymous: {}}", "{static: {token: {inline: x}}}"},

@@ -169,6 +169,10 @@ func (v validator) registries() {
 		for j, host := range r.TokenHosts {
 			v.host(element(path+".tokenHosts", j), host)
 		}
+		v.limit(path+".redirectHosts", len(r.RedirectHosts), api.MaxTokenHosts)
+		for j, host := range r.RedirectHosts {
+			v.host(element(path+".redirectHosts", j), host)
+		}
 		if r.Auth == nil {
 			continue
 		}

@@ -8,18 +8,26 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/countersign-dev/countersign/internal/azure"
 )
 
-// refusedAddress is an address that is never dialled, whatever name led to it.
+// refusedAddress is an address that is not dialled, whatever name led to it.
 type refusedAddress struct {
 	addr netip.Addr
 	what string
+	// unnamed is set where it would be dialled for a host that a policy names.
+	unnamed bool
 }
 
 func (e *refusedAddress) Error() string { return fmt.Sprintf("%s is %s address", e.addr, e.what) }
+
+// reach is which addresses may be dialled beside public ones.
+type reach struct{ loopback, private bool }
 
 // metadataServices give credentials to whoever can reach them. Those at
 // link-local addresses are refused as such.
@@ -33,10 +41,13 @@ var metadataServices = []netip.Addr{
 // nat64 carries IPv4 addresses in IPv6 (RFC 6052), another spelling of each.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
-// checkAddress says why an address may not be dialled. Private addresses may:
-// that is where many registries are. A list of what each registry's token
-// realms and redirects may reach belongs here.
-func checkAddress(addr netip.Addr, allowLoopback bool) *refusedAddress {
+// carrierGrade is the shared address space of RFC 6598, which clusters use as well.
+var carrierGrade = netip.MustParsePrefix("100.64.0.0/10")
+
+// checkAddress says why an address may not be dialled. Private ones may for hosts
+// that a policy names: that is where many registries are. Whoever writes an
+// image's name must not make us look around there.
+func checkAddress(addr netip.Addr, may reach) *refusedAddress {
 	addr = addr.Unmap().WithZone("")
 	if nat64.Contains(addr) {
 		bytes := addr.As16()
@@ -44,26 +55,70 @@ func checkAddress(addr netip.Addr, allowLoopback bool) *refusedAddress {
 	}
 	for _, service := range metadataServices {
 		if addr == service {
-			return &refusedAddress{addr, "a metadata service's"}
+			return &refusedAddress{addr: addr, what: "a metadata service's"}
 		}
 	}
 	switch {
 	case addr.IsLinkLocalUnicast():
-		return &refusedAddress{addr, "a link-local"} // 169.254.169.254 among them
+		return &refusedAddress{addr: addr, what: "a link-local"} // 169.254.169.254 among them
 	case addr.IsMulticast():
-		return &refusedAddress{addr, "a multicast"}
-	case (addr.IsLoopback() || addr.IsUnspecified()) && !allowLoopback:
-		return &refusedAddress{addr, "a loopback"}
+		return &refusedAddress{addr: addr, what: "a multicast"}
+	case (addr.IsLoopback() || addr.IsUnspecified()) && !may.loopback:
+		return &refusedAddress{addr: addr, what: "a loopback"}
+	case (addr.IsPrivate() || carrierGrade.Contains(addr)) && !may.private:
+		return &refusedAddress{addr: addr, what: "a private", unnamed: true}
 	}
 	return nil
 }
 
+// router leads a registry's requests: its own CAs alone vouch for it, and private
+// addresses are dialled for the hosts that its policy names. A connection that was
+// dialled for one that is named is never used for another.
+type router struct {
+	host        string
+	named       func(host string) bool
+	loopback    bool
+	own, others [2]http.RoundTripper // to public addresses only, and to private ones as well
+}
+
+func (r *router) RoundTrip(req *http.Request) (*http.Response, error) {
+	to, named := r.others, 0
+	if strings.EqualFold(req.URL.Host, r.host) {
+		to = r.own
+	}
+	if r.named(strings.ToLower(req.URL.Host)) {
+		named = 1
+	} else if addr, err := netip.ParseAddr(req.URL.Hostname()); err == nil && (!r.loopback || !addr.Unmap().IsLoopback()) {
+		return nil, &refusedAddress{addr: addr, what: "a bare", unnamed: true}
+	}
+	return to[named].RoundTrip(req)
+}
+
+// azureBlobs is where registries of Azure lead to for their blobs.
+var azureBlobs = []string{".data.azurecr.io", ".data.azurecr.cn", ".data.azurecr.us", ".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.usgovcloudapi.net"}
+
+// names reports whether the policy names a host for the registry: the registry
+// itself, where it gives tokens, and where it keeps its blobs.
+func (r Registry) names(dialled string, itself bool) func(host string) bool {
+	azures := itself && azure.IsRegistry(r.Host)
+	return func(host string) bool {
+		host = strings.TrimSuffix(host, ":443")
+		switch {
+		case host == strings.TrimSuffix(strings.ToLower(dialled), ":443"):
+			return itself
+		case slices.Contains(r.TokenHosts, host), slices.Contains(r.RedirectHosts, host):
+			return true
+		}
+		return azures && slices.ContainsFunc(azureBlobs, func(zone string) bool { return strings.HasSuffix(host, zone) })
+	}
+}
+
 // dial connects. The proxy that the operator named is dialled wherever it is.
-func (s *Store) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (s *Store) dial(ctx context.Context, network, address string, may reach) (net.Conn, error) {
 	if s.isProxy(address) {
 		return (&net.Dialer{Timeout: s.options.AttemptTimeout, KeepAlive: 30 * time.Second}).DialContext(ctx, network, address)
 	}
-	return s.dialer().DialContext(ctx, network, address)
+	return s.dialer(may).DialContext(ctx, network, address)
 }
 
 // isProxy reports whether the address is that of a proxy for registries.
@@ -81,7 +136,7 @@ func (s *Store) proxy(r *http.Request) (*url.URL, error) {
 	}
 	name := strings.TrimSuffix(strings.ToLower(r.URL.Hostname()), ".")
 	if addr, err := netip.ParseAddr(name); err == nil {
-		if refused := checkAddress(addr, s.options.AllowLoopback); refused != nil {
+		if refused := checkAddress(addr, reach{s.options.AllowLoopback, true}); refused != nil {
 			return nil, refused
 		}
 	} else if name == "localhost" || strings.HasSuffix(name, ".localhost") || strings.HasSuffix(name, ".internal") {
@@ -93,7 +148,7 @@ func (s *Store) proxy(r *http.Request) (*url.URL, error) {
 
 // dialer checks each address as it is dialled, after every name was resolved,
 // so that no name, redirect or change of DNS leads around the check.
-func (s *Store) dialer() *net.Dialer {
+func (s *Store) dialer(may reach) *net.Dialer {
 	return &net.Dialer{
 		Timeout:   s.options.AttemptTimeout,
 		KeepAlive: 30 * time.Second,
@@ -102,7 +157,7 @@ func (s *Store) dialer() *net.Dialer {
 			if err != nil {
 				return err
 			}
-			if refused := checkAddress(target.Addr(), s.options.AllowLoopback); refused != nil {
+			if refused := checkAddress(target.Addr(), may); refused != nil {
 				return refused
 			}
 			return nil
@@ -110,9 +165,9 @@ func (s *Store) dialer() *net.Dialer {
 	}
 }
 
-// Transport reaches what certificates and the like name, with the system's
-// roots and the same check of each address.
-func (s *Store) Transport() http.RoundTripper { return s.transport("", nil) }
+// Transport reaches what trusted certificates and the like name, with the system's
+// roots and the same check of each address but that private ones may be dialled.
+func (s *Store) Transport() http.RoundTripper { return s.transport("", nil, true) }
 
 // redirectError is a redirect that is not followed.
 type redirectError struct {

@@ -1,8 +1,14 @@
 package store
 
 import (
+	"errors"
+	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
 func TestL29_AddressesThatAreNeverDialled(t *testing.T) {
@@ -31,17 +37,114 @@ func TestL29_AddressesThatAreNeverDialled(t *testing.T) {
 		"2002:7f00:1::a9fe:a9fe:1": false,
 	} {
 		for _, loopback := range []bool{false, true} {
-			if got := checkAddress(netip.MustParseAddr(address), loopback); (got != nil) != refused {
+			if got := checkAddress(netip.MustParseAddr(address), reach{loopback, true}); (got != nil) != refused {
 				t.Errorf("%s, loopback %t: %v", address, loopback, got)
 			}
 		}
 	}
 	for _, address := range []string{"127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::", "64:ff9b::7f00:1"} {
-		if checkAddress(netip.MustParseAddr(address), false) == nil {
+		if checkAddress(netip.MustParseAddr(address), reach{false, true}) == nil {
 			t.Errorf("%s may be dialled", address)
 		}
-		if got := checkAddress(netip.MustParseAddr(address), true); got != nil {
+		if got := checkAddress(netip.MustParseAddr(address), reach{true, true}); got != nil {
 			t.Errorf("%s for development: %v", address, got)
+		}
+	}
+}
+
+// TestL29_PrivateAddressesForWhomAPolicyNames: whatever an image's name brings up is
+// public, or it is not dialled.
+func TestL29_PrivateAddressesForWhomAPolicyNames(t *testing.T) {
+	for _, address := range []string{"10.0.0.1", "172.16.9.9", "192.168.1.1", "fd00::1", "100.64.0.1", "64:ff9b::a00:1", "::ffff:10.0.0.1"} {
+		if checkAddress(netip.MustParseAddr(address), reach{private: false}) == nil {
+			t.Errorf("%s may be dialled for anybody", address)
+		}
+		if got := checkAddress(netip.MustParseAddr(address), reach{private: true}); got != nil {
+			t.Errorf("%s for a host that is named: %v", address, got)
+		}
+	}
+	if checkAddress(netip.MustParseAddr("203.0.113.7"), reach{}) != nil {
+		t.Error("a public address may not be dialled")
+	}
+}
+
+// TestL29_WhichHostsAreNamed, and which are not.
+func TestL29_WhichHostsAreNamed(t *testing.T) {
+	gitlab := Registry{Host: "registry.gitlab.corp", TokenHosts: []string{"gitlab.corp"}, RedirectHosts: []string{"minio.corp:9000"}}.names("registry.gitlab.corp", true)
+	acr := Registry{Host: "myacr.azurecr.io"}.names("myacr.azurecr.io", true)
+	pattern := Registry{Host: "any.example.com", TokenHosts: []string{"tokens.corp"}}.names("any.example.com", false)
+	fake := Registry{Host: "azurecr.io.attacker.example"}.names("azurecr.io.attacker.example", true)
+	for _, c := range []struct {
+		names func(string) bool
+		host  string
+		want  bool
+	}{
+		{gitlab, "registry.gitlab.corp", true}, {gitlab, "registry.gitlab.corp:443", true}, {gitlab, "gitlab.corp", true}, {gitlab, "minio.corp:9000", true},
+		{gitlab, "minio.corp", false}, {gitlab, "kubernetes.default.svc", false}, {gitlab, "myacr.westeurope.data.azurecr.io", false}, {gitlab, "10.0.0.1", false},
+		{acr, "myacr.azurecr.io", true}, {acr, "myacr.westeurope.data.azurecr.io", true}, {acr, "weu1.blob.core.windows.net", true}, {acr, "blob.core.windows.net.attacker.example", false},
+		{pattern, "any.example.com", false}, {pattern, "tokens.corp", true},
+		{fake, "weu1.blob.core.windows.net", false},
+	} {
+		if got := c.names(c.host); got != c.want {
+			t.Errorf("%s: %v", c.host, got)
+		}
+	}
+}
+
+// TestL29_TheAddressIsCheckedAsItIsDialled: names that lead inside, and addresses
+// themselves, for a registry that only matches a pattern.
+func TestL29_TheAddressIsCheckedAsItIsDialled(t *testing.T) {
+	s := New(Options{Attempts: 1, AttemptTimeout: 300 * time.Millisecond})
+	view, err := s.View(ViewOptions{Named: []string{"named.example.test"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"10.255.255.1", "192.168.255.1:5000", "127.0.0.1", "localhost", "169.254.169.254", "203.0.113.7", "[fd00::1]:5000"} {
+		ref := verifier.Reference{Registry: host, Repository: "a", Tag: "1"}
+		begun := time.Now()
+		_, err := view.Resolve(t.Context(), ref)
+		e := verifier.AsError(err)
+		if err == nil || !strings.Contains(e.Message, " address, ") || time.Since(begun) > 200*time.Millisecond {
+			t.Errorf("%s: %v", host, err)
+		}
+		if host == "10.255.255.1" && !strings.Contains(e.Remedy, "name 10.255.255.1 under registries") {
+			t.Errorf("%s: %s", host, e.Remedy)
+		}
+	}
+}
+
+// led is a way that tells its name.
+type led string
+
+func (l led) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New(string(l)) }
+
+// TestL29_EachHostGoesItsWay: a connection to private addresses is for the hosts
+// that are named, and the registry's own CAs are for the registry.
+func TestL29_EachHostGoesItsWay(t *testing.T) {
+	r := &router{
+		host: "registry.corp", named: func(host string) bool { return host != "elsewhere.example.com" && host != "203.0.113.7" },
+		own: [2]http.RoundTripper{led("own, public"), led("own, private")}, others: [2]http.RoundTripper{led("other, public"), led("other, private")},
+	}
+	unnamed := &router{host: "any.example.com", named: func(string) bool { return false }, own: r.own, others: r.others}
+	for _, c := range []struct {
+		router *router
+		url    string
+		want   string
+	}{
+		{r, "https://registry.corp/v2/", "own, private"}, {r, "https://REGISTRY.corp/v2/", "own, private"}, {r, "https://minio.corp/blob", "other, private"},
+		{r, "https://elsewhere.example.com/blob", "other, public"}, {r, "https://203.0.113.7/blob", "203.0.113.7 is a bare address"},
+		{unnamed, "https://any.example.com/v2/", "own, public"}, {unnamed, "https://cdn.example.com/v2/", "other, public"},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.router.RoundTrip(request)
+		if resp != nil {
+			_ = resp.Body.Close()
+		}
+		if err == nil || err.Error() != c.want {
+			t.Errorf("%s: %v, want %s", c.url, err, c.want)
 		}
 	}
 }

@@ -14,10 +14,13 @@
 package store
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	mathrand "math/rand/v2"
+	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -201,7 +204,9 @@ func (s *Store) CloseIdleConnections() {
 // transport gives the connections for one set of CAs; nil: the system's. A
 // connection is never shared between two sets, so that no view talks over a
 // connection whose certificate it would refuse.
-func (s *Store) transport(name string, roots *x509.CertPool) *http.Transport {
+func (s *Store) transport(name string, roots *x509.CertPool, private bool) *http.Transport {
+	may := reach{s.options.AllowLoopback, private}
+	name = fmt.Sprint(private, " ", name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t, ok := s.transports[name]; ok {
@@ -214,8 +219,10 @@ func (s *Store) transport(name string, roots *x509.CertPool) *http.Transport {
 		clear(s.transports)
 	}
 	t := &http.Transport{
-		Proxy:                  s.proxy,
-		DialContext:            s.dial,
+		Proxy: s.proxy,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return s.dial(ctx, network, address, may)
+		},
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    s.options.AttemptTimeout,
 		ForceAttemptHTTP2:      true,

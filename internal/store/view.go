@@ -30,6 +30,11 @@ type ViewOptions struct {
 	// Others is how every other host is asked; its Host is empty. Its Credential
 	// must itself know credentials by host: it is asked for each.
 	Others Registry
+	// Named are further hosts that the policy names, as its patterns do: private
+	// addresses are dialled for them, and for no host that only matches a pattern.
+	// OthersPrivate says that they are for every host.
+	Named         []string
+	OthersPrivate bool
 }
 
 // Registry is how one host is asked.
@@ -46,6 +51,9 @@ type Registry struct {
 	// TokenHosts are further hosts, with their port, at which the registry's
 	// token endpoint may be shown the credential.
 	TokenHosts []string
+	// RedirectHosts are hosts, with their port, to which the registry sends us for
+	// blobs at private addresses.
+	RedirectHosts []string
 }
 
 // CredentialSource finds the credential for a host. Safe for concurrent use.
@@ -64,18 +72,20 @@ type View struct {
 	id      string
 	clients map[string]*client // by Registry.Host
 	others  Registry
+	named   []string
+	private bool
 }
 
 var _ verifier.Store = (*View)(nil)
 
 // View makes a view. The error says which registry's options are wrong.
 func (s *Store) View(options ViewOptions) (*View, error) {
-	v := &View{store: s, clients: map[string]*client{}, others: options.Others}
+	v := &View{store: s, clients: map[string]*client{}, others: options.Others, named: options.Named, private: options.OthersPrivate}
 	for _, registry := range options.Registries {
 		if _, ok := v.clients[registry.Host]; ok {
 			return nil, fmt.Errorf("registry %s: named twice", registry.Host)
 		}
-		c, err := s.newClient(registry)
+		c, err := s.newClient(registry, true)
 		if err != nil {
 			return nil, fmt.Errorf("registry %s: %w", registry.Host, err)
 		}
@@ -97,6 +107,7 @@ func (s *Store) viewID(options ViewOptions) string {
 		Host, CAs, Credential string
 		PlainHTTP             bool
 		TokenHosts            []string
+		RedirectHosts         []string
 	}
 	list := []identity{}
 	for _, r := range append(slices.Clone(options.Registries), options.Others) {
@@ -104,7 +115,7 @@ func (s *Store) viewID(options ViewOptions) string {
 		if r.Credential != nil {
 			credential = r.Credential.ID()
 		}
-		list = append(list, identity{r.Host, string(r.CAs), credential, r.PlainHTTP, r.TokenHosts})
+		list = append(list, identity{r.Host, string(r.CAs), credential, r.PlainHTTP, r.TokenHosts, r.RedirectHosts})
 	}
 	slices.SortFunc(list, func(a, b identity) int { return strings.Compare(a.Host, b.Host) })
 	data, err := json.Marshal(list)
@@ -116,12 +127,17 @@ func (s *Store) viewID(options ViewOptions) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-func (s *Store) newClient(r Registry) (*client, error) {
+// newClient makes the client of one registry. Named says whether its policy names
+// the host, and not just a pattern that it matches.
+func (s *Store) newClient(r Registry, named bool) (*client, error) {
 	c := &client{store: s, registry: r, scheme: "https", host: reference(r.Host, "").Host()}
 	if r.PlainHTTP {
 		c.scheme = "http"
 	}
-	trip := http.RoundTripper(s.transport("", nil))
+	trip := &router{host: c.host, named: r.names(c.host, named), loopback: s.options.AllowLoopback}
+	for i, private := range []bool{false, true} {
+		trip.own[i], trip.others[i] = s.transport("", nil, private), s.transport("", nil, private)
+	}
 	if len(r.CAs) > 0 {
 		own, err := x509.SystemCertPool()
 		if err != nil {
@@ -133,24 +149,13 @@ func (s *Store) newClient(r Registry) (*client, error) {
 		}
 		sum := sha256.Sum256(r.CAs)
 		name := hex.EncodeToString(sum[:])
-		trip = &router{host: c.host, to: s.transport("only "+name, alone), others: s.transport("also "+name, own)}
+		for i, private := range []bool{false, true} {
+			trip.own[i], trip.others[i] = s.transport("only "+name, alone, private), s.transport("also "+name, own, private)
+		}
 	}
 	c.http = &http.Client{Transport: trip, CheckRedirect: checkRedirect}
 	c.tokens = &http.Client{Transport: trip, CheckRedirect: stayAtOrigin}
 	return c, nil
-}
-
-// router lets a registry's own CAs alone vouch for it.
-type router struct {
-	host       string
-	to, others http.RoundTripper
-}
-
-func (r *router) RoundTrip(req *http.Request) (*http.Response, error) {
-	if strings.EqualFold(req.URL.Host, r.host) {
-		return r.to.RoundTrip(req)
-	}
-	return r.others.RoundTrip(req)
 }
 
 // client gives the client for the host.
@@ -160,7 +165,7 @@ func (v *View) client(host string) *client {
 	}
 	registry := v.others
 	registry.Host = host
-	c, err := v.store.newClient(registry)
+	c, err := v.store.newClient(registry, v.private || slices.Contains(v.named, host))
 	if err != nil {
 		panic(err) // only CAs can be wrong
 	}

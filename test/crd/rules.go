@@ -70,6 +70,7 @@ func limits() map[string]bounds {
 		"KeyVaultObject.versionHistoryLimit": {1, api.MaxVersionHistory, 0, "", ""},
 		"ClusterTrustPolicySpec.namespaces":  {1, api.MaxNamespaces, 63, `^[a-z0-9*]([a-z0-9*-]*[a-z0-9*])?$`, sayNamespace},
 		"Registry.host":                      {1, 255, 0, `^[^/@*\s]+$`, sayHost},
+		"Registry.redirectHosts":             {1, api.MaxTokenHosts, 255, `^[^/@*\s]+$`, sayHost},
 		"Registry.tokenHosts":                {1, api.MaxTokenHosts, 255, `^[^/@*\s]+$`, sayHost},
 		"Rule.all":                           {1, api.MaxRules, 0, "", ""},
 		"Rule.any":                           {1, api.MaxRules, 0, "", ""},

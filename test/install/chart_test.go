@@ -146,8 +146,9 @@ func TestValuesThatAreWrongTogetherAreRefused(t *testing.T) {
 		"a value that nobody knows":        {[]string{"replicaCount=3"}, "replicaCount"},
 		"a status that lets nobody's pass": {[]string{"library.allowedStatuses={UNTRUSTED}"}, "allowedStatuses"},
 		"no replica":                       {[]string{"replicas=0"}, "replicas"},
-		"Ratify's vault":                   {[]string{"akvCertConfig.enabled=true", "akvCertConfig.vaultURI=https://v.vault.azure.net", "akvCertConfig.cert1Name=wabbit"}, "trustStores.ca[].secret"},
-		"Ratify's sign-in":                 {[]string{"oras.authProviders.azureWorkloadIdentityEnabled=true"}, "spec.registries of a ClusterTrustPolicy"},
+		"Ratify's vault":                   {[]string{"akvCertConfig.enabled=true", "akvCertConfig.vaultURI=https://v.vault.azure.net", "akvCertConfig.cert1Name=wabbit"}, "set compatibility.ratify=true, or write a ClusterTrustPolicy with azureKeyVault and registries"},
+		"Ratify's sign-in":                 {[]string{"oras.authProviders.azureWorkloadIdentityEnabled=true"}, "set compatibility.ratify=true"},
+		"a sign-in that is not there":      {[]string{"compatibility.ratify=true", "oras.authProviders.awsEcrBasicEnabled=true"}, "awsEcrBasicEnabled"},
 	} {
 		if _, err := shared.render(t.Context(), c.values...); err == nil || !strings.Contains(err.Error(), c.said) {
 			t.Errorf("%s: %v", name, err)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -338,7 +339,9 @@ func (s *scene) stop() {
 // in gives the scene with a namespace for the test.
 func in(t *testing.T, name string) *scene {
 	t.Helper()
-	must(t, shared.Namespace(t.Context(), name, nil))
+	if err := shared.Namespace(t.Context(), name, nil); !apierrors.IsAlreadyExists(err) { // another test's
+		must(t, err)
+	}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Log(shared.Logs())

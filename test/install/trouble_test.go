@@ -7,8 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -122,7 +121,7 @@ func TestAllCertificatesRotateUnderLoad(t *testing.T) {
 	must(t, err)
 	must(t, s.Webhooks(t.Context(), "Fail", s.gatekeeperCA, next))
 	for i := range s.replicas {
-		eventually(t, func(context.Context) error { return s.letsIn(i, next) })
+		eventually(t, func(ctx context.Context) error { return s.letsIn(ctx, i, next) })
 	}
 	must(t, s.RotateGatekeeper(next))
 	eventually(t, func(context.Context) error {
@@ -179,13 +178,29 @@ func (s *scene) servedEverywhere(t *testing.T, authorities ...[]byte) {
 	})
 }
 
-// letsIn reports whether a replica has an authority among those of its clients.
-func (s *scene) letsIn(i int, authority *pki.Authority) error {
-	content, err := os.ReadFile(filepath.Join(s.dir, fmt.Sprintf("replica-%d", i), "run", "gatekeeper-ca.pem"))
-	if err == nil && !bytes.Contains(content, bytes.TrimSpace(authority.PEM)) {
-		err = errors.New("gatekeeper's next authority is not among the clients'")
+// letsIn is nil when a replica takes a client whose certificate the authority has
+// issued.
+func (s *scene) letsIn(ctx context.Context, i int, authority *pki.Authority) error {
+	pair, err := authority.Issue(pki.GatekeeperName)
+	if err != nil {
+		return err
 	}
-	return err
+	certificate, err := pair.TLS()
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+		Certificates: []tls.Certificate{certificate}, InsecureSkipVerify: true, // it is the other side that is tried
+	}}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("https://127.0.0.1:%d/", s.replicas[i].port), nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	return response.Body.Close()
 }
 
 // TestAReplicaIsKilledUnderLoad: no wrong answer, and few that do not come.
