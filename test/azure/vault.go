@@ -211,8 +211,7 @@ func (v *Vault) one(w http.ResponseWriter, kind, name, what string, one *vaultVe
 }
 
 func (v *Vault) jwk(kid string, public crypto.PublicKey) map[string]any {
-	number := func(n *big.Int) string {
-		b := n.Bytes()
+	number := func(b []byte) string {
 		if v.padded {
 			b = append([]byte{0, 0}, b...)
 		}
@@ -221,7 +220,7 @@ func (v *Vault) jwk(kid string, public crypto.PublicKey) map[string]any {
 	jwk := map[string]any{"kid": kid, "key_ops": []string{"sign", "verify"}}
 	switch key := public.(type) {
 	case *rsa.PublicKey:
-		jwk["kty"], jwk["n"], jwk["e"] = "RSA", number(key.N), number(big.NewInt(int64(key.E)))
+		jwk["kty"], jwk["n"], jwk["e"] = "RSA", number(key.N.Bytes()), number(big.NewInt(int64(key.E)).Bytes())
 	case *ecdsa.PublicKey:
 		jwk["kty"] = "EC"
 		jwk["crv"] = map[elliptic.Curve]string{elliptic.P256(): "P-256", elliptic.P384(): "P-384", elliptic.P521(): "P-521"}[key.Curve]
@@ -230,7 +229,7 @@ func (v *Vault) jwk(kid string, public crypto.PublicKey) map[string]any {
 			return nil
 		}
 		half := len(point) / 2
-		jwk["x"], jwk["y"] = number(new(big.Int).SetBytes(point[1:1+half])), number(new(big.Int).SetBytes(point[1+half:]))
+		jwk["x"], jwk["y"] = number(point[1:1+half]), number(point[1+half:])
 	}
 	return jwk
 }

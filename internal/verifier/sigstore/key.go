@@ -9,11 +9,14 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"math/big"
 	"strings"
 
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -115,9 +118,9 @@ func algorithmsOf(key crypto.PublicKey) ([]algorithm, error) {
 		}
 		for _, hash := range []crypto.Hash{crypto.SHA256, crypto.SHA384, crypto.SHA512} {
 			v, err := signature.LoadRSAPKCS1v15Verifier(k, hash)
-			add(hash, v, err)
+			add(hash, halves{v, k.Size()}, err)
 			pss, err := signature.LoadRSAPSSVerifier(k, hash, nil)
-			add(hash, pss, err)
+			add(hash, halves{pss, k.Size()}, err)
 		}
 	case ed25519.PublicKey:
 		pure, err := signature.LoadED25519Verifier(k)
@@ -128,6 +131,43 @@ func algorithmsOf(key crypto.PublicKey) ([]algorithm, error) {
 		return nil, fmt.Errorf("a %T; RSA, ECDSA and Ed25519 are verified", key)
 	}
 	return list, failed
+}
+
+// halves verifies RSA signatures also as Cosign writes those of Azure Key Vault:
+// each half a number of its own, in ASN.1, as if they were the two numbers of an
+// ECDSA signature. A number has no leading zeros, and the half may have had some.
+type halves struct {
+	signature.Verifier
+	size int // of a signature, in bytes
+}
+
+func (h halves) VerifySignature(sig, message io.Reader, opts ...signature.VerifyOption) error {
+	written, err := io.ReadAll(io.LimitReader(sig, maxSignature+1))
+	if err != nil {
+		return err
+	}
+	if joined := h.join(written); joined != nil {
+		written = joined
+	}
+	return h.Verifier.VerifySignature(bytes.NewReader(written), message, opts...)
+}
+
+// join gives the signature of which the halves are written; nil where they are not.
+func (h halves) join(written []byte) []byte {
+	var pair struct{ First, Second *big.Int }
+	rest, err := asn1.Unmarshal(written, &pair)
+	half := h.size / 2
+	if len(written) == h.size || err != nil || len(rest) > 0 || h.size%2 != 0 {
+		return nil
+	}
+	joined := make([]byte, h.size)
+	for i, n := range []*big.Int{pair.First, pair.Second} {
+		if n.Sign() < 0 || n.BitLen() > half*8 {
+			return nil
+		}
+		n.FillBytes(joined[i*half : (i+1)*half])
+	}
+	return joined
 }
 
 // trustedKey is a PublicKey made ready.

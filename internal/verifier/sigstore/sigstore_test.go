@@ -233,6 +233,44 @@ func bundleRegions(t *testing.T, s verifiertest.Signed) []verifiertest.Region {
 	return list
 }
 
+// Halves of a vault's RSA signature that begin with zeros, which the numbers that
+// they are written as have lost; and what is no signature in halves.
+func TestHalvesWithLeadingZeros(t *testing.T) {
+	subject := sigstoretest.NewSubject("an image")
+	key := sigstoretest.NewKey(sigstoretest.RSA2048)
+	v := newVerifier(t, sigstore.Options{Keys: []sigstore.PublicKey{{Name: "a", Key: key.Public()}}, TransparencyLog: sigstore.LogIgnored})
+	for _, at := range []int{0, 128} {
+		o := sigstoretest.SimpleOptions{Algorithm: sigstoretest.Algorithm{Hash: crypto.SHA256}}
+		for n := 0; ; n++ {
+			o.Annotations = map[string]any{"n": n}
+			if key.Sign(sigstoretest.Payload(subject.Digest, o.Annotations), o.Algorithm)[at] == 0 {
+				break
+			}
+		}
+		o.Algorithm.Halves = true
+		wantReason(t, verify(t, v, evidence(subject, sigstoretest.PackTag(key.SignSimple(subject, o)))), "")
+	}
+	layer := key.SignSimple(subject, sigstoretest.SimpleOptions{Algorithm: sigstoretest.Algorithm{Hash: crypto.SHA256, Halves: true}})
+	for name, broken := range map[string]func([]byte) []byte{
+		"cut short":  func(s []byte) []byte { return s[:len(s)-1] },
+		"with more":  func(s []byte) []byte { return append(s, 0) },
+		"a bit else": func(s []byte) []byte { s[len(s)-1] ^= 1; return s },
+		"negative":   func([]byte) []byte { return []byte{0x30, 6, 2, 1, 0xff, 2, 1, 1} },
+		"too large": func([]byte) []byte {
+			return append([]byte{0x30, 0x81, 0x88, 2, 0x81, 0x82, 1}, append(make([]byte, 129), 2, 1, 1)...)
+		},
+	} {
+		sig, err := base64.StdEncoding.DecodeString(layer.Annotations[sigstoretest.AnnotationSignature])
+		if err != nil {
+			t.Fatal(err)
+		}
+		spoiled := layer.With(sigstoretest.AnnotationSignature, base64.StdEncoding.EncodeToString(broken(sig)))
+		if f := verify(t, v, evidence(subject, sigstoretest.PackTag(spoiled))); f.Err == nil {
+			t.Errorf("%s: verified", name)
+		}
+	}
+}
+
 // Every key that Cosign and key vaults have, with every hash that they sign
 // with, in every form that can hold it.
 func TestKeysAndHashes(t *testing.T) {
@@ -245,7 +283,8 @@ func TestKeysAndHashes(t *testing.T) {
 	rsa := []way{}
 	for hash, name := range sha {
 		rsa = append(rsa, way{name, sigstoretest.Algorithm{Hash: hash}, hash == crypto.SHA256},
-			way{name + ", PSS", sigstoretest.Algorithm{Hash: hash, PSS: true}, hash == crypto.SHA256})
+			way{name + ", PSS", sigstoretest.Algorithm{Hash: hash, PSS: true}, hash == crypto.SHA256},
+			way{name + ", in halves", sigstoretest.Algorithm{Hash: hash, Halves: true}, hash == crypto.SHA256})
 	}
 	subject := sigstoretest.NewSubject("an image")
 	for keyType, ways := range map[sigstoretest.KeyType][]way{

@@ -9,10 +9,12 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"math/big"
 )
 
 // KeyType is a kind of key that Cosign signs with.
@@ -93,6 +95,9 @@ type Algorithm struct {
 	Pure bool
 	// P1363 writes an ECDSA signature as key vaults do, r and s one after the other.
 	P1363 bool
+	// Halves writes an RSA signature as Cosign does those of Azure Key Vault: each
+	// half a number of its own, in ASN.1.
+	Halves bool
 }
 
 func (k *Key) hash(a Algorithm) crypto.Hash {
@@ -134,7 +139,12 @@ func (k *Key) SignDigest(digest []byte, hash crypto.Hash, a Algorithm) []byte {
 		size := (private.Curve.Params().BitSize + 7) / 8
 		return append(r.FillBytes(make([]byte, size)), s.FillBytes(make([]byte, size))...)
 	}
-	return must(k.Private.Sign(rand.Reader, digest, options))
+	sig := must(k.Private.Sign(rand.Reader, digest, options))
+	if _, ok := k.Private.(*rsa.PrivateKey); ok && a.Halves {
+		half := len(sig) / 2
+		return must(asn1.Marshal(struct{ First, Second *big.Int }{new(big.Int).SetBytes(sig[:half]), new(big.Int).SetBytes(sig[half:])}))
+	}
+	return sig
 }
 
 func hashName(h crypto.Hash) string {
