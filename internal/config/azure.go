@@ -238,7 +238,9 @@ func (g *gatherer) vaultOptions(vaultURI string) (options api.KeyVault, secret f
 	uri, _ := azure.Vault(vaultURI) // checked
 	for i, k := range g.doc.Spec.KeyVaults {
 		if of, _ := azure.Vault(k.VaultURI); of == uri {
-			return k, func() string { return g.clientSecret(element("spec.keyVaults", i)+".auth", *k.Auth) }
+			return k, func() string {
+				return secretText(g.material, element("spec.keyVaults", i)+".auth.azureServicePrincipal.clientSecret", k.Auth.AzureServicePrincipal.ClientSecret)
+			}
 		}
 	}
 	return api.KeyVault{VaultURI: vaultURI}, nil
@@ -267,15 +269,6 @@ func (g *gatherer) azure(path string, a api.AzureIdentity) {
 	if a.AzureServicePrincipal != nil {
 		g.data(path+".azureServicePrincipal.clientSecret", a.AzureServicePrincipal.ClientSecret)
 	}
-}
-
-// clientSecret is the secret of a service principal, of what was gathered.
-func (g *gatherer) clientSecret(path string, a api.AzureIdentity) string {
-	path += ".azureServicePrincipal.clientSecret"
-	if _, read := g.material.pieces[path+".file"]; !read && a.AzureServicePrincipal != nil {
-		g.azure(path[:len(path)-len(".azureServicePrincipal.clientSecret")], a)
-	}
-	return secretText(g.material, path, a.AzureServicePrincipal.ClientSecret)
 }
 
 // azureCredential is the identity's credential for registries.

@@ -71,6 +71,11 @@ func gather(doc *Document, sources *sources) (material, []Problem) {
 			g.data(path+".auth.static.token", s.Token)
 		}
 	}
+	for i, k := range doc.Spec.KeyVaults { // before those who name them
+		if k.Auth != nil {
+			g.azure(element("spec.keyVaults", i)+".auth", *k.Auth)
+		}
+	}
 	for _, check := range ruleOf(doc.Spec.Require).checks() {
 		path, chosen := check.scheme()
 		chosen.gather(g, path)

@@ -341,3 +341,27 @@ func (s *scene) waitForWarning(t *testing.T, words string) {
 		time.Sleep(20 * time.Millisecond)
 	}
 }
+
+// TestTheOptionsOfAVault: another identity than the pod's, by its secret, and one
+// that may not.
+func TestTheOptionsOfAVault(t *testing.T) {
+	s := newScene(t)
+	signer := s.signed(t, "shop/cart:1", "wabbit")
+	_, err := s.vault.Certificate("wabbit", signer.Chain(), nil)
+	must(t, err)
+	s.identity.Revoke(s.vault.Host, "Key Vault Secrets User")
+	principal := cloud.Entra.Identity("reader-of-the-vault", "", "")
+	principal.Secret = "s3cret"
+	principal.Grant(s.vault.Host, "Key Vault Secrets User")
+	must(t, os.WriteFile(s.dir+"/client-secret", []byte("s3cret\n"), 0o600))
+	options := "  keyVaults:\n    - vaultURI: $VAULT\n      maxAge: 1h\n      auth: {azureServicePrincipal: {tenantID: " + azure.Tenant + ", clientID: reader-of-the-vault, clientSecret: {file: ../client-secret}}}\n  require:\n"
+	s.start(t, strings.Replace(certificates("{name: wabbit}"), "  require:\n", options, 1))
+	s.want(t, "shop/cart:1", "TRUSTED")
+	lift := cloud.Fault(azure.Fault{Host: s.vault.Host, Status: 500})
+	s.later(2 * time.Hour)
+	s.source.Reload(t.Context())
+	s.want(t, "shop/cart:1", "KEYS_UNAVAILABLE", "longer than the 1h0m0s of maxAge")
+	lift()
+	must(t, os.WriteFile(s.dir+"/client-secret", []byte("another\n"), 0o600))
+	s.eventually(t, "shop/cart:1", "KEYS_UNAVAILABLE")
+}
