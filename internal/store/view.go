@@ -135,10 +135,12 @@ func (s *Store) newClient(r Registry, named bool) (*client, error) {
 		c.scheme = "http"
 	}
 	trip := &router{host: c.host, named: r.names(c.host, named), loopback: s.options.AllowLoopback}
-	for i, private := range []bool{false, true} {
-		trip.own[i], trip.others[i] = s.transport("", nil, private), s.transport("", nil, private)
-	}
-	if len(r.CAs) > 0 {
+	if len(r.CAs) == 0 {
+		for i, private := range []bool{false, true} {
+			trip.own[i] = s.transport("", nil, private)
+		}
+		trip.others = trip.own
+	} else {
 		own, err := x509.SystemCertPool()
 		if err != nil {
 			own = x509.NewCertPool()
