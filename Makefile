@@ -30,7 +30,7 @@ run: ## see it happen: a registry, the provider, Gatekeeper's engine, pods (ONCE
 
 test: ## see it proved: every test, with the race detector (make lint vets)
 	go test -race -vet=off ./...
-	cd test && go test -race -vet=off -short $$(go list ./... | grep -vE '/($(CLUSTER))$$')
+	cd test && COUNTERSIGN_RACE=1 go test -race -vet=off -short $$(go list ./... | grep -vE '/($(CLUSTER))$$')
 
 lint: $(GOLANGCI) ## go vet and golangci-lint, for the product and for test/
 	go vet ./...

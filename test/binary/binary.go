@@ -21,6 +21,10 @@ import (
 // of building one.
 const Variable = "COUNTERSIGN"
 
+// RaceVariable has the executable built with the race detector, of what the tests
+// beside it are built of as well: that is half the compiling.
+const RaceVariable = "COUNTERSIGN_RACE"
+
 const (
 	// startTimeout is for the first line of a process on a busy machine.
 	startTimeout = 30 * time.Second
@@ -37,9 +41,13 @@ func Find(ctx context.Context, root, dir string, progress io.Writer) (string, er
 		return path, nil
 	}
 	path := filepath.Join(dir, "countersign")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "./cmd/provider")
+	arguments, cgo := []string{"build", "-trimpath", "-o", path}, "CGO_ENABLED=0"
+	if os.Getenv(RaceVariable) != "" {
+		arguments, cgo = []string{"build", "-race", "-o", path}, "CGO_ENABLED=1"
+	}
+	build := exec.CommandContext(ctx, "go", append(arguments, "./cmd/provider")...)
 	build.Dir = root
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), cgo)
 	build.Stdout, build.Stderr = progress, progress
 	if err := build.Run(); err != nil {
 		return "", fmt.Errorf("go build ./cmd/provider: %w", err)
