@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -82,9 +83,7 @@ func (v *Vaults) save() {
 	file, err := os.CreateTemp(filepath.Dir(v.options.Path), ".vaults-*")
 	if err == nil {
 		_, err = file.Write(data)
-		if closing := file.Close(); err == nil {
-			err = closing
-		}
+		err = errors.Join(err, file.Sync(), file.Close())
 		if err == nil {
 			err = os.Rename(file.Name(), v.options.Path)
 		}

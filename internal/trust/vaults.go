@@ -180,8 +180,10 @@ func (v *Vaults) item(r Reference, now time.Time) (*item, error) {
 			return nil, &Error{Message: fmt.Sprintf("more than %d certificates and keys of vaults are named", maxReferences), Remedy: "Name fewer"}
 		}
 		i = &item{refresh: r.RefreshInterval, due: now}
-		if kept, ok := v.kept[keyOf(key)]; ok {
+		name := keyOf(key)
+		if kept, ok := v.kept[name]; ok { // for the start: the vault may withdraw it from here on
 			i.pem, i.at = kept.PEM, kept.ReadAt
+			delete(v.kept, name)
 		}
 		v.items[key] = i
 		v.look()
