@@ -116,6 +116,11 @@ func (c *Cloud) Transport() *http.Transport {
 // Proxy leads to the cloud.
 func (c *Cloud) Proxy(*http.Request) (*url.URL, error) { return url.Parse(c.proxy.URL) }
 
+// Listen takes connections that no proxy led to it, until Close.
+func (c *Cloud) Listen(l net.Listener) {
+	go func() { _ = c.server.ServeTLS(l, "", "") }() // ends with Close
+}
+
 // Environment is what a process needs to be in the cloud; files go to dir.
 func (c *Cloud) Environment(dir string) ([]string, error) {
 	roots := filepath.Join(dir, "azure-ca.pem")

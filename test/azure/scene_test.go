@@ -84,6 +84,7 @@ type scene struct {
 	dir      string
 	log      *said
 	skew     time.Duration
+	network  store.Options // how registries are reached
 
 	source *config.Source
 	vaults *trust.Vaults
@@ -96,7 +97,7 @@ func newScene(t *testing.T) *scene {
 	t.Helper()
 	name := strings.ToLower(strings.NewReplacer("/", "", "_", "").Replace(t.Name()))
 	upstream := registrytest.Start(t, registrytest.Options{})
-	s := &scene{dir: t.TempDir(), log: &said{}, now: time.Now()}
+	s := &scene{dir: t.TempDir(), log: &said{}, now: time.Now(), network: store.Options{AllowLoopback: true, Proxy: cloud.Proxy}}
 	var err error
 	s.World, err = world.New(s.dir, upstream.Host())
 	must(t, err)
@@ -152,7 +153,8 @@ func (s *scene) start(t *testing.T, policy string) {
 	credentials := identities.NewCredentials(identities.Options{
 		Getenv: func(name string) string { return s.env[name] }, Transport: node{cloud.Entra.Metadata(s.identity.ClientID), cloud.Transport()},
 	})
-	registries := store.New(store.Options{AllowLoopback: true, Proxy: cloud.Proxy, RetryBase: time.Millisecond})
+	s.network.RetryBase = time.Millisecond
+	registries := store.New(s.network)
 	changed := make(chan struct{}, 1)
 	log := slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	impatient := cloud.Transport()
