@@ -42,8 +42,7 @@ func definitions(t *testing.T) map[string][]byte {
 	return found
 }
 
-// TestShape: what Azure's built-in definitions for Kubernetes have in common, and
-// Azure's limits.
+// TestShape: what the schemas beside this cannot say of a definition.
 func TestShape(t *testing.T) {
 	for name, content := range definitions(t) {
 		t.Run(name, func(t *testing.T) {
@@ -54,54 +53,24 @@ func TestShape(t *testing.T) {
 			if body, err := json.Marshal(map[string]any{"properties": d}); err != nil || len(body) > 1<<20 {
 				t.Errorf("the request has %d bytes, %v", len(body), err)
 			}
-			if len(d.DisplayName) > 128 || len(d.Description) > 512 || d.Mode != "Microsoft.Kubernetes.Data" || d.PolicyType != "Custom" {
-				t.Errorf("%q %q %q %q", d.DisplayName, d.Description, d.Mode, d.PolicyType)
-			}
-			if len(d.Parameters) > 20 {
-				t.Errorf("%d parameters", len(d.Parameters))
-			}
 			used := regexp.MustCompile(`\[parameters\('(\w+)'\)\]`).FindAllStringSubmatch(string(content), -1)
 			names := map[string]bool{}
 			for _, u := range used {
 				names[u[1]] = true
 			}
-			for name, p := range d.Parameters {
+			for name := range d.Parameters {
 				if !names[name] {
 					t.Errorf("parameter %s is used nowhere", name)
-				}
-				if p.Metadata.DisplayName == "" || p.Metadata.Description == "" || p.DefaultValue == nil {
-					t.Errorf("parameter %s: %+v", name, p)
-				}
-				if !slices.Contains([]string{"String", "Array", "Object", "Boolean"}, p.Type) || p.Schema != nil && p.Type != "Object" {
-					t.Errorf("parameter %s: %s", name, p.Type)
 				}
 				delete(names, name)
 			}
 			if len(names) > 0 {
 				t.Errorf("no parameters %v", slices.Collect(maps.Keys(names)))
 			}
-			details := d.PolicyRule.Then.Details
-			if d.PolicyRule.Then.Effect != "[parameters('effect')]" || d.PolicyRule.If["field"] != "type" {
-				t.Errorf("%+v", d.PolicyRule)
-			}
-			if slices.Contains(details.APIGroups, "*") || slices.Contains(details.Kinds, "*") || len(details.Kinds) == 0 {
-				t.Errorf("%+v", details)
-			}
-			var raw map[string]any
-			must(t, json.Unmarshal(content, &raw))
-			inner, _, _ := unstructured.NestedMap(raw, "policyRule", "then", "details")
-			for key := range inner {
-				if !slices.Contains([]string{"templateInfo", "apiGroups", "kinds", "namespaces", "excludedNamespaces", "labelSelector", "values", "source", "warn"}, key) {
-					t.Errorf("details.%s is unknown to Azure", key)
-				}
-			}
-			info := details.TemplateInfo
+			info := d.PolicyRule.Then.Details.TemplateInfo
 			template, err := base64.StdEncoding.DecodeString(info.Content)
 			must(t, err)
 			if strings.HasSuffix(name, "-url") {
-				if info.SourceType != "PublicURL" || !strings.HasPrefix(info.URL, "https://") || strings.Contains(info.URL, "?") || info.Content != "" {
-					t.Errorf("%+v", info)
-				}
 				template, err = fetch(info.URL)
 				must(t, err)
 			} else if file, err := fetch("/" + name + ".yaml"); err != nil || !bytes.Equal(file, template) {
