@@ -16,15 +16,24 @@ type secretObject = corev1.Secret
 
 func decode(text string) ([]byte, error) { return base64.StdEncoding.DecodeString(text) }
 
-// TestZUninstall is the last: it leaves nothing but the definitions, until they are
-// deleted as well.
-func TestZUninstall(t *testing.T) {
-	s := in(t, "uninstall")
+// uninstall is `helm uninstall`, once.
+func (s *scene) uninstall(t *testing.T) {
+	t.Helper()
+	if _, err := s.run(t.Context(), "helm status "+release+" --namespace "+namespace); err != nil {
+		return
+	}
 	for _, r := range s.replicas { // helm uninstall ends the pods as well
 		must(t, r.Stop())
 		r.Server = nil
 	}
 	s.command(t, "helm uninstall countersign ")
+}
+
+// TestZUninstall is the last of its installation: it leaves nothing but the definitions, until they are
+// deleted as well.
+func TestZUninstall(t *testing.T) {
+	s := in(t, "uninstall")
+	s.uninstall(t)
 	for _, left := range []struct{ apiVersion, kind, namespace, name string }{
 		{"externaldata.gatekeeper.sh/v1beta1", "Provider", "", "countersign"},
 		{"v1", "Secret", namespace, release + "-tls"},
