@@ -4,18 +4,15 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"github.com/countersign-dev/countersign/internal/ratify"
+	"github.com/countersign-dev/countersign/internal/statefile"
 )
 
 const (
@@ -46,11 +43,11 @@ func (o *Objects) save(ctx context.Context) {
 	if o.options.LastGood == "" {
 		return
 	}
-	data := encodeLastGood(o.inForce())
+	data, _ := json.Marshal(o.inForce()) // its types are plain, and raw documents were decoded
 	if bytes.Equal(data, o.saved) {
 		return
 	}
-	if err := writeFile(o.options.LastGood, data); err != nil {
+	if err := statefile.Write(o.options.LastGood, data); err != nil {
 		o.options.Log.WarnContext(ctx, "the policies in force could not be kept on disk", slog.Any("error", err))
 		return
 	}
@@ -79,26 +76,13 @@ func (o *Objects) inForce() lastGood {
 	return kept
 }
 
-// encodeLastGood puts a sum before the content, so that half a file is told
-// from a whole one.
-func encodeLastGood(kept lastGood) []byte {
-	content, _ := json.Marshal(kept) // its types are plain, and raw documents were decoded
-	sum := sha256.Sum256(content)
-	return append(append([]byte(hex.EncodeToString(sum[:])), '\n'), content...)
-}
-
 func readLastGood(path string) (lastGood, error) {
 	if path == "" {
 		return lastGood{}, errors.New("there is no place for them")
 	}
-	data, err := readBounded(path, maxLastGood)
+	content, err := statefile.Read(path, maxLastGood)
 	if err != nil {
 		return lastGood{}, err
-	}
-	head, content, _ := bytes.Cut(data, []byte("\n"))
-	sum := sha256.Sum256(content)
-	if string(head) != hex.EncodeToString(sum[:]) {
-		return lastGood{}, fmt.Errorf("%s is damaged", path)
 	}
 	var kept lastGood
 	if err := json.Unmarshal(content, &kept); err != nil {
@@ -121,25 +105,6 @@ func (l lastGood) content() ([]*Document, map[Object]map[string][]byte) {
 		material[object.Object] = object.Data
 	}
 	return documents, material
-}
-
-// writeFile replaces a file at once, for its owner's eyes only.
-func writeFile(path string, data []byte) (err error) {
-	file, err := os.CreateTemp(filepath.Dir(path), ".last-good-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(file.Name())
-		}
-	}()
-	_, err = file.Write(data)
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(file.Name(), path)
 }
 
 // remembering reads objects and remembers what could be read.

@@ -1,18 +1,18 @@
 package trust
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/countersign-dev/countersign/internal/statefile"
 )
 
 // maxKept bounds the file.
@@ -37,19 +37,15 @@ func (v *Vaults) restore() map[string]keptItem {
 	if v.options.Path == "" {
 		return kept
 	}
-	info, err := os.Stat(v.options.Path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > maxKept {
-		return kept
-	}
-	data, err := os.ReadFile(v.options.Path)
-	if err != nil {
-		return kept
-	}
-	head, content, _ := bytes.Cut(data, []byte("\n"))
-	sum := sha256.Sum256(content)
+	content, err := statefile.Read(v.options.Path, maxKept)
 	var list []keptItem
-	if string(head) != hex.EncodeToString(sum[:]) || json.Unmarshal(content, &list) != nil {
-		v.options.Log.Warn("what was kept of vaults is damaged", slog.String("file", v.options.Path))
+	if err == nil {
+		err = json.Unmarshal(content, &list)
+	}
+	if err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			v.options.Log.Warn("what was kept of vaults cannot be read", slog.Any("error", err))
+		}
 		return kept
 	}
 	now := v.options.Now()
@@ -78,20 +74,7 @@ func (v *Vaults) save() {
 	v.mu.Unlock()
 	slices.SortFunc(list, func(a, b keptItem) int { return strings.Compare(a.Key, b.Key) })
 	content, _ := json.Marshal(list) // plain types
-	sum := sha256.Sum256(content)
-	data := slices.Concat([]byte(hex.EncodeToString(sum[:])), []byte("\n"), content)
-	file, err := os.CreateTemp(filepath.Dir(v.options.Path), ".vaults-*")
-	if err == nil {
-		_, err = file.Write(data)
-		err = errors.Join(err, file.Sync(), file.Close())
-		if err == nil {
-			err = os.Rename(file.Name(), v.options.Path)
-		}
-		if err != nil {
-			_ = os.Remove(file.Name())
-		}
-	}
-	if err != nil {
+	if err := statefile.Write(v.options.Path, content); err != nil {
 		v.options.Log.Warn("what vaults hold could not be kept on disk", slog.Any("error", err))
 	}
 }
