@@ -151,7 +151,7 @@ func (o *authOptions) steps(ctx context.Context, ref verifier.Reference, identit
 	if err == nil {
 		var subject verifier.Subject
 		if subject, err = view.Resolve(ctx, ref); err == nil && ref.Digest != "" { // which asked nobody
-			for _, err = range view.Candidates(ctx, subject, verifier.Wanted{ArtifactTypes: []string{"application/vnd.cncf.notary.signature"}}) {
+			for _, err = range view.Candidates(ctx, subject, verifier.Wanted{ArtifactTypes: []string{"application/vnd.cncf.notary.signature"}}).All {
 				break
 			}
 		}

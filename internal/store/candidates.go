@@ -19,6 +19,7 @@ type list struct {
 	entries []entry
 	errs    []error   // what concerns the whole list
 	made    time.Time // when its oldest part was
+	until   time.Time // when the first of its parts must be asked for again
 	keys    []string  // of its parts, in memory
 }
 
@@ -26,6 +27,10 @@ type list struct {
 type part struct {
 	listing
 	made time.Time
+	// until is when it must be asked for again; zero: at once.
+	until time.Time
+	// renewAt is when it is asked for ahead of that.
+	renewAt time.Time
 }
 
 func (p *part) cost() int64 {
@@ -45,11 +50,17 @@ type found struct {
 
 // Candidates implements verifier.Store. Manifests are fetched ahead of the
 // consumer and given in the list's order; a consumer who stops, stops that.
-func (v *View) Candidates(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted) iter.Seq2[verifier.Candidate, error] {
+func (v *View) Candidates(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted) verifier.Listing {
+	var until time.Time
+	return verifier.Listing{All: v.candidates(ctx, subject, wanted, &until), Until: func() time.Time { return until }}
+}
+
+func (v *View) candidates(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted, until *time.Time) iter.Seq2[verifier.Candidate, error] {
 	return func(yield func(verifier.Candidate, error) bool) {
 		c := v.client(subject.Reference.Registry)
 		for begun := time.Now(); ; {
 			l := v.list(ctx, c, subject, wanted)
+			*until = l.until
 			none := true
 			for f := range v.read(ctx, c, l, subject, wanted) {
 				if f.skip {
@@ -105,6 +116,7 @@ func (v *View) list(ctx context.Context, c *client, subject verifier.Subject, wa
 		ways = append(ways, func() (*part, []string) { return v.suffixed(ctx, c, subject, suffix) })
 	}
 	l := &list{made: time.Now()}
+	l.until = l.made.Add(v.store.options.ListTTL)
 	parts, keys := together(ways)
 	for i, p := range parts {
 		l.entries = append(l.entries, p.entries...)
@@ -114,6 +126,9 @@ func (v *View) list(ctx context.Context, c *client, subject verifier.Subject, wa
 		}
 		if p.made.Before(l.made) {
 			l.made = p.made
+		}
+		if p.until.Before(l.until) {
+			l.until = p.until
 		}
 	}
 	return l
@@ -148,7 +163,8 @@ func (v *View) referrers(ctx context.Context, c *client, subject verifier.Subjec
 // the API: registries do not move it.
 func (v *View) leftovers(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, []string) {
 	if api, known := v.store.referrersAPI.Get(c.key()); known && !api {
-		return &part{made: time.Now()}, nil // referrers gave it
+		now := time.Now()
+		return &part{made: now, until: now.Add(v.store.options.ListTTL)}, nil // referrers gave it
 	}
 	p, key := v.byTag(ctx, c, subject, wanted)
 	return p, []string{key}
@@ -178,11 +194,8 @@ func (v *View) suffixed(ctx context.Context, c *client, subject verifier.Subject
 func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, place string, ask func(context.Context) listing) (*part, string) {
 	s := v.store
 	key := c.key("list", subject.Reference.Repository, subject.Digest.String(), place)
-	if p, ok := s.lists.Get(key); ok {
-		return p, key
-	}
-	p, err := s.listFlights.Do(ctx, key, s.options.Budget, func(ctx context.Context) (*part, error) {
-		if p, ok := s.lists.Get(key); ok {
+	read := func(ctx context.Context) (*part, error) {
+		if p, ok := s.lists.Get(key); ok && time.Now().Before(p.renewAt) {
 			return p, nil
 		}
 		p := &part{listing: ask(ctx), made: time.Now()}
@@ -193,10 +206,18 @@ func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, pl
 		// That there is too much is a fact about the list; all else is a failure
 		// to read it, and is not remembered.
 		if p.err == nil || verifier.AsError(p.err).Reason == verifier.ReasonLimitExceeded {
-			s.lists.Put(key, p, p.cost(), p.made.Add(ttl))
+			p.until, p.renewAt = p.made.Add(ttl), p.made.Add(ttl-ttl/renewedAhead)
+			s.lists.Put(key, p, p.cost(), p.until)
 		}
 		return p, nil
-	})
+	}
+	if p, ok := s.lists.Get(key); ok {
+		if len(p.entries) > 0 && time.Now().After(p.renewAt) {
+			behind(ctx, &s.listFlights, key, s.options.Budget, read)
+		}
+		return p, key
+	}
+	p, err := s.listFlights.Do(ctx, key, s.options.Budget, read)
 	if err != nil {
 		return &part{listing: listing{err: gaveUp(c.host, err)}, made: time.Now()}, key
 	}

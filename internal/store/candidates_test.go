@@ -80,7 +80,7 @@ func TestAConsumerWhoStopsStopsTheFetching(t *testing.T) {
 		r.AttachReferrer(repo, image, notation(i))
 	}
 	n := 0
-	for _, err := range v.Candidates(t.Context(), subjectOf(r, image), signatures) {
+	for _, err := range v.Candidates(t.Context(), subjectOf(r, image), signatures).All {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -115,7 +115,7 @@ func TestACallerWhoGivesUpBetweenCandidates(t *testing.T) {
 	defer giveUp()
 	var last error
 	n := 0
-	for _, err := range v.Candidates(ctx, subjectOf(r, image), signatures) {
+	for _, err := range v.Candidates(ctx, subjectOf(r, image), signatures).All {
 		if n++; n == 1 {
 			giveUp()
 		}
@@ -403,7 +403,7 @@ func BenchmarkWarm(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		for _, err := range v.Candidates(b.Context(), subject, signatures) {
+		for _, err := range v.Candidates(b.Context(), subject, signatures).All {
 			if err != nil {
 				b.Fatal(err)
 			}

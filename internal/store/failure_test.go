@@ -391,7 +391,7 @@ func TestL41_AnImpatientClientPoisonsNobody(t *testing.T) {
 		},
 		"/referrers/": func(ctx context.Context, v *store.View, r *registrytest.Registry) error {
 			image := r.PushImage("other/app", "") // any digest: what is listed counts
-			for _, err := range v.Candidates(ctx, subjectOf(r, image), signatures) {
+			for _, err := range v.Candidates(ctx, subjectOf(r, image), signatures).All {
 				return err
 			}
 			return nil

@@ -71,7 +71,7 @@ func TestL02_TheRegistryDoesNotChooseTheDigest(t *testing.T) {
 		{"Docker-Content-Digest of a referrers tag", "/manifests/sha256-", func(v *store.View, r *registrytest.Registry, image ocispec.Descriptor) error {
 			r.PushReferrersTag(repo, image.Digest)
 			leftovers := verifier.Wanted{ArtifactTypes: signatures.ArtifactTypes, Leftovers: true}
-			for _, err := range v.Candidates(t.Context(), subjectOf(r, image), leftovers) {
+			for _, err := range v.Candidates(t.Context(), subjectOf(r, image), leftovers).All {
 				return err
 			}
 			return nil

@@ -58,6 +58,10 @@ const (
 	basicTTL = 5 * time.Minute
 )
 
+// renewedAhead is the last part of its life in which something remembered is asked
+// for anew, behind whoever wants it then: a fifth.
+const renewedAhead = 5
+
 // Budgets of the small caches, each far above what a large cluster needs. The
 // caches whose size is worth a choice are in Options.
 const (

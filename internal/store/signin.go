@@ -153,9 +153,7 @@ func (c *client) authorize(ctx context.Context, wants challenge, scope string) (
 	}
 	if known, ok := c.store.tokens.Get(key); ok {
 		if due(known) {
-			nobodyWaits, done := context.WithCancel(ctx)
-			done()
-			_, _ = c.store.tokenFlights.Do(nobodyWaits, key, c.store.options.AttemptTimeout, work)
+			behind(ctx, &c.store.tokenFlights, key, c.store.options.AttemptTimeout, work)
 		}
 		return known, nil
 	}

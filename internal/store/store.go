@@ -26,8 +26,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/countersign-dev/countersign/internal/cache"
 	"github.com/countersign-dev/countersign/internal/flight"
 )
@@ -135,11 +133,11 @@ type Store struct {
 	// credentials.
 	idKey [32]byte
 
-	manifests *cache.Cache[*manifest]     // by digest
-	blobs     *cache.Cache[[]byte]        // by digest
-	tags      *cache.Cache[digest.Digest] // by view, repository:tag
-	subjects  *cache.Cache[struct{}]      // by view, repository@digest: it exists
-	lists     *cache.Cache[*part]         // by view, repository@digest, place
+	manifests *cache.Cache[*manifest] // by digest
+	blobs     *cache.Cache[[]byte]    // by digest
+	tags      *cache.Cache[named]     // by view, repository:tag
+	subjects  *cache.Cache[struct{}]  // by view, repository@digest: it exists
+	lists     *cache.Cache[*part]     // by view, repository@digest, place
 
 	gates        *cache.Cache[gate]          // by host
 	referrersAPI *cache.Cache[bool]          // by view, host: there is one
@@ -148,7 +146,7 @@ type Store struct {
 
 	manifestFlights flight.Group[*manifest]
 	blobFlights     flight.Group[[]byte]
-	tagFlights      flight.Group[digest.Digest]
+	tagFlights      flight.Group[named]
 	subjectFlights  flight.Group[struct{}]
 	listFlights     flight.Group[*part]
 	tokenFlights    flight.Group[authorization]
@@ -167,7 +165,7 @@ func New(options Options) *Store {
 		options:      options,
 		manifests:    cache.New[*manifest](options.ContentBytes / 2),
 		blobs:        cache.New[[]byte](options.ContentBytes / 2),
-		tags:         cache.New[digest.Digest](tagBytes),
+		tags:         cache.New[named](tagBytes),
 		subjects:     cache.New[struct{}](tagBytes),
 		lists:        cache.New[*part](options.ListBytes),
 		gates:        cache.New[gate](hostBytes),

@@ -89,7 +89,7 @@ func (s seen) digests() []digest.Digest {
 func look(ctx context.Context, v *store.View, subject verifier.Subject, wanted verifier.Wanted) seen {
 	var s seen
 	take := func(wanted verifier.Wanted) {
-		for c, err := range v.Candidates(ctx, subject, wanted) {
+		for c, err := range v.Candidates(ctx, subject, wanted).All {
 			switch {
 			case err == nil:
 				s.candidates = append(s.candidates, c)

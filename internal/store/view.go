@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry"
 
+	"github.com/countersign-dev/countersign/internal/flight"
 	"github.com/countersign-dev/countersign/internal/store/auth"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
@@ -191,27 +192,47 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 		return verifier.Subject{}, &verifier.Error{Reason: verifier.ReasonReferenceInvalid, Message: "a reference without registry, repository or tag"}
 	}
 	key := v.id + " " + ref.Name() + ":" + ref.Tag
-	if d, ok := v.store.tags.Get(key); ok {
-		return verifier.Subject{Reference: ref, Digest: d}, nil
-	}
-	c := v.client(ref.Registry)
-	d, err := v.store.tagFlights.Do(ctx, key, v.store.options.Budget, func(ctx context.Context) (digest.Digest, error) {
-		if d, ok := v.store.tags.Get(key); ok {
-			return d, nil
+	s, ttl := v.store, v.store.options.TagTTL
+	resolve := func(ctx context.Context) (named, error) {
+		if n, ok := s.tags.Get(key); ok && time.Now().Before(n.renewAt) {
+			return n, nil
 		}
+		c := v.client(ref.Registry)
 		d, err := c.resolve(ctx, ref.Repository, ref.Tag)
 		if err != nil {
-			return "", err
+			return named{}, err
 		}
 		now := time.Now()
-		v.store.tags.Put(key, d, int64(len(d)), now.Add(v.store.options.TagTTL))
-		v.store.subjects.Put(c.key("subject", ref.Repository, d.String()), struct{}{}, 0, now.Add(v.store.options.ListTTL))
-		return d, nil
-	})
-	if err != nil {
-		return verifier.Subject{}, gaveUp(c.host, err)
+		n := named{digest: d, until: now.Add(ttl), renewAt: now.Add(ttl - ttl/renewedAhead)}
+		s.tags.Put(key, n, int64(len(d)), n.until)
+		s.subjects.Put(c.key("subject", ref.Repository, d.String()), struct{}{}, 0, now.Add(s.options.ListTTL))
+		return n, nil
 	}
-	return verifier.Subject{Reference: ref, Digest: d}, nil
+	n, ok := s.tags.Get(key)
+	switch {
+	case !ok:
+		var err error
+		if n, err = s.tagFlights.Do(ctx, key, s.options.Budget, resolve); err != nil {
+			return verifier.Subject{}, gaveUp(v.client(ref.Registry).host, err)
+		}
+	case time.Now().After(n.renewAt):
+		behind(ctx, &s.tagFlights, key, s.options.Budget, resolve)
+	}
+	return verifier.Subject{Reference: ref, Digest: n.digest, Until: n.until}, nil
+}
+
+// named is what a tag names.
+type named struct {
+	digest digest.Digest
+	// until is when it is asked for again, and renewAt when that is done ahead.
+	until, renewAt time.Time
+}
+
+// behind begins work for which nobody waits.
+func behind[V any](ctx context.Context, flights *flight.Group[V], key string, budget time.Duration, work func(context.Context) (V, error)) {
+	nobodyWaits, done := context.WithCancel(ctx)
+	done()
+	_, _ = flights.Do(nobodyWaits, key, budget, work)
 }
 
 // Fetch implements verifier.Store.

@@ -130,7 +130,7 @@ func (c *Chain) Discover(ctx context.Context, ref Reference) (Subject, iter.Seq2
 	return subject, func(yield func(Candidate, error) bool) {
 		seen := map[digest.Digest]bool{}
 		for _, w := range c.everything() {
-			for candidate, err := range c.store.Candidates(ctx, subject.at(w.Repository), w) {
+			for candidate, err := range c.store.Candidates(ctx, subject.at(w.Repository), w).All {
 				if d := candidate.Descriptor.Digest; w.Leftovers && seen[d] {
 					continue
 				}
@@ -216,10 +216,16 @@ func (c *Chain) decide(ctx context.Context, ref Reference, exhaustive bool) deci
 	}
 	for _, e := range c.exemptions {
 		if verdict, ok := e.admit(subject); ok {
+			verdict.validUntil = earlier(verdict.validUntil, tagged(subject))
 			return decision{verdict: verdict}
 		}
 	}
-	return c.conclude(subject, c.look(ctx, subject, exhaustive))
+	seen := c.look(ctx, subject, exhaustive)
+	d := c.conclude(subject, seen)
+	if d.undecided == nil && d.away == nil {
+		d.verdict.validUntil = earlier(seen.until, tagged(subject))
+	}
+	return d
 }
 
 // unseen concludes for an image of which nothing could be seen.
@@ -249,4 +255,20 @@ func (c *Chain) Resolve(ctx context.Context, ref Reference) (Subject, error) {
 	}
 	cause := undecidedError(err)
 	return Subject{}, c.undecided(Subject{Reference: ref, Digest: ref.Digest}, cause, Node{})
+}
+
+// tagged is how long the subject is what its reference names; zero: nobody knows.
+func tagged(s Subject) time.Time {
+	if s.Reference.Digest != "" {
+		return time.Now().Add(maxFindingAge)
+	}
+	return s.Until
+}
+
+// earlier is the first of two ends, of which zero has come already.
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }

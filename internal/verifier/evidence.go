@@ -53,6 +53,25 @@ type Wanted struct {
 	Leftovers bool
 }
 
+// Listing is what is attached to a subject, as it is read.
+type Listing struct {
+	// All streams it, from all wanted ways as one stream in a stable order. A pair
+	// with an error and a descriptor is one candidate that could not be read or is
+	// not about the subject; the stream goes on. A pair with an error and a zero
+	// Candidate concerns the whole list.
+	All iter.Seq2[Candidate, error]
+	// Until tells, after All has ended or was stopped, how long the list is taken
+	// to be the registry's; zero: nobody can say. Nil says the same.
+	Until func() time.Time
+}
+
+func (l Listing) until() time.Time {
+	if l.Until == nil {
+		return time.Time{}
+	}
+	return l.Until()
+}
+
 // Evidence is a candidate handed to a scheme with the means to read its blobs.
 type Evidence struct {
 	Subject   Subject
@@ -130,13 +149,9 @@ type Verifier interface {
 type Store interface {
 	// Resolve pins the reference. A digest needs no request.
 	Resolve(context.Context, Reference) (Subject, error)
-	// Candidates streams what is attached to the subject, from all wanted ways
-	// as one stream in a stable order. A pair with an error and a descriptor is
-	// one candidate that could not be read or is not about the subject; the
-	// stream goes on. A pair with an error and a zero Candidate concerns the
-	// whole list. Wanted.Repository is the Chain's to heed: Candidates and Fetch
-	// look where the Subject's Reference says.
-	Candidates(context.Context, Subject, Wanted) iter.Seq2[Candidate, error]
+	// Candidates lists what is attached to the subject. Wanted.Repository is the
+	// Chain's to heed: Candidates and Fetch look where the Subject's Reference says.
+	Candidates(context.Context, Subject, Wanted) Listing
 	// Exists is nil when the registry has the subject, and ReasonImageNotFound
 	// when it has not.
 	Exists(context.Context, Subject) error

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -47,7 +48,9 @@ type search struct {
 func (c *Chain) look(ctx context.Context, subject Subject, exhaustive bool) *observations {
 	s := &search{
 		subject: subject, exhaustive: exhaustive,
-		seen:  &observations{reports: map[*Check][]Report{}, capped: map[*Check]*Error{}},
+		seen: &observations{
+			reports: map[*Check][]Report{}, capped: map[*Check]*Error{}, until: time.Now().Add(maxFindingAge),
+		},
 		tried: map[*Check]int{}, found: map[digest.Digest]place{},
 	}
 	stages := c.stages(subject, exhaustive)
@@ -78,15 +81,20 @@ func (c *Chain) look(ctx context.Context, subject Subject, exhaustive bool) *obs
 // it was enough.
 func (c *Chain) lookAt(ctx context.Context, s *search, wanted Wanted) (enough bool) {
 	at := s.subject.at(wanted.Repository)
-	next, stop := iter.Pull2(c.store.Candidates(ctx, at, wanted))
-	defer stop()
+	listing := c.store.Candidates(ctx, at, wanted)
+	next, stop := iter.Pull2(listing.All)
+	defer func() {
+		stop()
+		s.seen.hold(listing.until())
+	}()
 	fetch := c.boundedFetch(at, &s.spent)
 	for more := true; more; {
 		var tasks []task
 		tasks, more = c.wave(next, s, wanted)
-		for i, findings := range c.verify(ctx, s.subject, tasks, fetch) {
+		for i, made := range c.verify(ctx, s.subject, tasks, fetch) {
 			check := tasks[i].check
-			for _, finding := range findings {
+			s.seen.hold(made.until)
+			for _, finding := range made.findings {
 				s.seen.reports[check] = append(s.seen.reports[check], Report{
 					Check: check.Name, Scheme: check.Scheme, Candidate: tasks[i].candidate, Finding: finding,
 				})
@@ -217,26 +225,46 @@ func (c *Chain) boundedFetch(subject Subject, spent *atomic.Int64) func(context.
 	}
 }
 
-// verify judges the tasks at once and gives their findings in the tasks' order.
-func (c *Chain) verify(ctx context.Context, subject Subject, tasks []task, fetch func(context.Context, ocispec.Descriptor) ([]byte, error)) [][]Finding {
-	findings := make([][]Finding, len(tasks))
+// verify judges the tasks at once and gives what was found in the tasks' order.
+func (c *Chain) verify(ctx context.Context, subject Subject, tasks []task, fetch func(context.Context, ocispec.Descriptor) ([]byte, error)) []findings {
+	made := make([]findings, len(tasks))
 	var wg sync.WaitGroup
 	for i, t := range tasks {
 		if t.unread != nil {
-			findings[i] = []Finding{{Err: t.unread}}
+			made[i].findings = []Finding{{Err: t.unread}}
+			if !t.unread.Reason.Undecided() { // that is so as long as the list is
+				made[i].until = time.Now().Add(maxFindingAge)
+			}
 			continue
 		}
-		if known, ok := c.memory.findings.Get(findingKey(t.check, subject, t.candidate.Descriptor.Digest)); ok {
-			findings[i] = known
+		if known, ok := c.memory.recall(t.check, subject, t.candidate.Descriptor.Digest); ok {
+			made[i] = known
+			if time.Now().After(known.renewAt) {
+				c.renew(ctx, subject, t)
+			}
 			continue
 		}
 		wg.Go(func() {
-			findings[i] = judge(ctx, t.check, Evidence{Subject: subject, Candidate: t.candidate, Fetch: fetch})
-			c.memory.keep(t.check, subject, t.candidate.Descriptor.Digest, findings[i])
+			found := judge(ctx, t.check, Evidence{Subject: subject, Candidate: t.candidate, Fetch: fetch})
+			made[i] = c.memory.keep(t.check, subject, t.candidate.Descriptor.Digest, found)
 		})
 	}
 	wg.Wait()
-	return findings
+	return made
+}
+
+// renew makes findings anew ahead of their end, once for all and behind those who
+// go on with the old ones. What comes out undecided takes nobody's place.
+func (c *Chain) renew(ctx context.Context, subject Subject, t task) {
+	nobodyWaits, done := context.WithCancel(ctx)
+	done()
+	key := findingKey(t.check, subject, t.candidate.Descriptor.Digest)
+	_, _ = c.memory.renewals.Do(nobodyWaits, key, decisionBudget, func(ctx context.Context) (struct{}, error) {
+		fetch := c.boundedFetch(subject.at(t.candidate.Repository), new(atomic.Int64))
+		found := judge(ctx, t.check, Evidence{Subject: subject, Candidate: t.candidate, Fetch: fetch})
+		c.memory.keep(t.check, subject, t.candidate.Descriptor.Digest, found)
+		return struct{}{}, nil
+	})
 }
 
 // judge asks the scheme, and holds what it says to the contract: the proof is

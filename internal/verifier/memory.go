@@ -7,6 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/countersign-dev/countersign/internal/cache"
+	"github.com/countersign-dev/countersign/internal/flight"
 )
 
 const (
@@ -33,7 +34,8 @@ const (
 // where proof was found, and which hosts did not answer in time. Safe for
 // concurrent use.
 type Memory struct {
-	findings *cache.Cache[[]Finding]
+	findings *cache.Cache[findings]
+	renewals flight.Group[struct{}]
 	places   *cache.Cache[[]place]
 	slow     *cache.Cache[*Error]
 	slots    chan struct{}
@@ -42,7 +44,7 @@ type Memory struct {
 // NewMemory makes a memory that keeps at most findingBytes of findings.
 func NewMemory(findingBytes int64) *Memory {
 	return &Memory{
-		findings: cache.New[[]Finding](findingBytes),
+		findings: cache.New[findings](findingBytes),
 		places:   cache.New[[]place](placesSize),
 		slow:     cache.New[*Error](slowHostsSize),
 		slots:    make(chan struct{}, maxDecisions),
@@ -58,22 +60,42 @@ func findingKey(c *Check, s Subject, candidate digest.Digest) string {
 	return strings.Join([]string{c.Fingerprint, s.Reference.Name(), s.Digest.String(), candidate.String()}, "\n")
 }
 
+// findings are what a check made of a candidate.
+type findings struct {
+	findings []Finding
+	// until is when the first of them must be made anew; zero: at once. Then they
+	// are nobody's but whose they are.
+	until time.Time
+	// renewAt is when they are made anew ahead of that.
+	renewAt time.Time
+}
+
+// recall gives findings that were kept and still hold.
+func (m *Memory) recall(c *Check, s Subject, candidate digest.Digest) (findings, bool) {
+	return m.findings.Get(findingKey(c, s, candidate))
+}
+
 // keep remembers findings until the first of them must be made anew. Undecided
 // is never kept, nor anything without an end or without a fingerprint.
-func (m *Memory) keep(c *Check, s Subject, candidate digest.Digest, findings []Finding) {
-	if c.Fingerprint == "" || len(findings) == 0 {
-		return
+func (m *Memory) keep(c *Check, s Subject, candidate digest.Digest, found []Finding) findings {
+	made := findings{findings: found}
+	if c.Fingerprint == "" || len(found) == 0 {
+		return made
 	}
-	until := time.Now().Add(maxFindingAge)
-	for _, f := range findings {
+	now := time.Now()
+	until := now.Add(maxFindingAge)
+	for _, f := range found {
 		if f.Err != nil && f.Err.Reason.Undecided() {
-			return
+			return made
 		}
-		if f.ValidUntil.Before(until) {
-			until = f.ValidUntil
-		}
+		until = earlier(until, f.ValidUntil)
 	}
-	m.findings.Put(findingKey(c, s, candidate), findings, int64(len(findings))*findingSize, until)
+	if !until.After(now) {
+		return made
+	}
+	made.until, made.renewAt = until, until.Add(now.Sub(until)/5)
+	m.findings.Put(findingKey(c, s, candidate), made, int64(len(found))*findingSize, until)
+	return made
 }
 
 // likely gives the places where proof for this repository's images was found,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -77,7 +78,12 @@ type observations struct {
 	list *Error
 	// capped says for which checks there were more candidates than are tried.
 	capped map[*Check]*Error
+	// until is how long all of it holds; zero: it does no more.
+	until time.Time
 }
+
+// hold adds something that was seen and holds until then.
+func (o *observations) hold(until time.Time) { o.until = earlier(o.until, until) }
 
 // missing says why the check may have overlooked a candidate, or nil.
 func (o *observations) missing(c *Check) *Error {

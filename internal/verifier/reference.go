@@ -6,6 +6,7 @@ import (
 	_ "crypto/sha256"
 	_ "crypto/sha512"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -109,6 +110,9 @@ type Request struct {
 type Subject struct {
 	Reference Reference
 	Digest    digest.Digest
+	// Until is how long the Reference's tag is taken to name the Digest; zero where
+	// it was named by digest, or where nobody can say.
+	Until time.Time
 }
 
 // Pinned is the subject as repository:tag@digest, the tag kept for people.

@@ -1,6 +1,8 @@
 package verifier
 
 import (
+	"time"
+
 	"github.com/opencontainers/go-digest"
 )
 
@@ -16,6 +18,8 @@ type Verdict struct {
 	subject Subject
 	policy  string
 	tree    Node
+	// validUntil is when it must be made anew; zero: it is not to be kept.
+	validUntil time.Time
 }
 
 // Refuse makes a REFUSED verdict, for an image that no policy or no parser
@@ -25,7 +29,7 @@ func Refuse(image string, cause *Error) Verdict {
 		cause = &Error{Reason: ReasonPolicyNotFound, Message: cause.Message, Remedy: cause.Remedy, Err: cause.Err}
 	}
 	return Verdict{
-		status: StatusRefused, reason: cause.Reason, remedy: cause.Remedy,
+		status: StatusRefused, reason: cause.Reason, remedy: cause.Remedy, validUntil: time.Now().Add(maxFindingAge),
 		message: line(image, "", cause.Message, "", cause.Remedy, Policy{}),
 	}
 }
@@ -38,7 +42,8 @@ func Exempt(ref Reference, policy string, reason Reason, why string) Verdict {
 	}
 	return Verdict{
 		status: StatusExempt, reason: reason, policy: policy, subject: Subject{Reference: ref, Digest: ref.Digest},
-		message: line(ref.String(), ref.Digest, "not verified, as policy "+policy+" says: "+why, "", "", Policy{}),
+		validUntil: time.Now().Add(maxFindingAge),
+		message:    line(ref.String(), ref.Digest, "not verified, as policy "+policy+" says: "+why, "", "", Policy{}),
 	}
 }
 
@@ -74,6 +79,12 @@ func (v Verdict) Digest() digest.Digest { return v.subject.Digest }
 // Tree is the policy's rules with what each came to; the zero Node where no
 // rule was tried.
 func (v Verdict) Tree() Node { return v.tree }
+
+// ValidUntil is how long the verdict would be the same if it were made again by the
+// same Snapshot, as far as anybody knows who contributed to it: the first end of
+// what a tag is taken to name, of a list of evidence, a certificate, a revocation
+// answer, an exemption. At most an hour off; zero where it is not to be kept.
+func (v Verdict) ValidUntil() time.Time { return v.validUntil }
 
 // Undecided is the error of Chain.Verify: we could not find out. It is never a
 // verdict, and never kept as one.

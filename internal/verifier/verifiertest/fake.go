@@ -29,6 +29,8 @@ type Store struct {
 	BeforeResolve    func(context.Context, verifier.Reference) error
 	BeforeCandidates func(context.Context, verifier.Subject) error
 	BeforeFetch      func(context.Context, ocispec.Descriptor) error
+	// Lifetime is how long tags and lists are said to hold; 0: nobody can say.
+	Lifetime time.Duration
 
 	mu         sync.Mutex // guards all below
 	tags       map[string]digest.Digest
@@ -147,11 +149,23 @@ func (s *Store) Resolve(ctx context.Context, ref verifier.Reference) (verifier.S
 			Reason: verifier.ReasonImageNotFound, Message: "the registry has no such image", Remedy: "Check the name and the tag",
 		}
 	}
-	return verifier.Subject{Reference: ref, Digest: d}, nil
+	return verifier.Subject{Reference: ref, Digest: d, Until: s.until()}, nil
 }
 
 // Candidates implements verifier.Store.
-func (s *Store) Candidates(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted) iter.Seq2[verifier.Candidate, error] {
+func (s *Store) Candidates(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted) verifier.Listing {
+	return verifier.Listing{All: s.all(ctx, subject, wanted), Until: func() time.Time { return s.until() }}
+}
+
+// until is how long what the store says is so.
+func (s *Store) until() time.Time {
+	if s.Lifetime == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(s.Lifetime)
+}
+
+func (s *Store) all(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted) iter.Seq2[verifier.Candidate, error] {
 	return func(yield func(verifier.Candidate, error) bool) {
 		if wanted.Leftovers {
 			return
