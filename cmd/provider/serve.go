@@ -144,6 +144,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	}
 	server, err := provider.New(provider.Options{
 		Select:          func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.Snapshot().For(r) },
+		Snapshot:        func() any { return app.Snapshot() },
 		Ready:           func() error { return cmp.Or(door.ready(), app.Ready()) },
 		Logger:          log,
 		Metrics:         metrics,

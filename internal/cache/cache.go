@@ -39,6 +39,14 @@ type Stats struct {
 	Entries                 int
 }
 
+// Plus is the sum of two caches' figures.
+func (s Stats) Plus(other Stats) Stats {
+	return Stats{
+		Hits: s.Hits + other.Hits, Misses: s.Misses + other.Misses, Evictions: s.Evictions + other.Evictions,
+		Bytes: s.Bytes + other.Bytes, Entries: s.Entries + other.Entries,
+	}
+}
+
 // New makes a cache that holds at most maxBytes, as its users count them.
 func New[V any](maxBytes int64) *Cache[V] {
 	return &Cache[V]{maxBytes: maxBytes, entries: map[string]*list.Element{}, recent: list.New()}

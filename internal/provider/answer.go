@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -12,9 +13,17 @@ import (
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
-// answer is what became of one key: a verdict, a pinned image, or why neither.
+// answer is what became of one key.
 type answer struct {
 	key string
+	*reply
+	took  time.Duration
+	fresh bool // no repeat of what was logged a short while ago
+}
+
+// reply is what a key is answered: a verdict, a pinned image, or why neither. One
+// that is remembered is shared: not to be changed.
+type reply struct {
 	// image is what was asked about, in its canonical spelling where it has one.
 	image string
 	// request is what the key asked; zero where it could not be read.
@@ -26,8 +35,9 @@ type answer struct {
 	// undecided says why there is neither; then policy says whose images these are.
 	undecided *verifier.Error
 	policy    string
-	took      time.Duration
-	fresh     bool // no repeat of what was logged a short while ago
+	// written is the value with a gap for what differs each time, and signers are
+	// its signers, of one that is remembered.
+	written, signers string
 }
 
 const (
@@ -72,9 +82,9 @@ func (s *Server) verify(ctx context.Context, key string) answer {
 	if err != nil {
 		_, image, _ := splitKey(key)
 		image = elide(image, verifier.MaxReferenceLength)
-		return answer{key: key, image: image, verdict: verifier.Refuse(image, verifier.AsError(err))}
+		return answer{key: key, reply: &reply{image: image, verdict: verifier.Refuse(image, verifier.AsError(err))}}
 	}
-	a := answer{key: key, image: request.Image.String(), request: request}
+	a := answer{key: key, reply: &reply{image: request.Image.String(), request: request}}
 	chain, verdict := s.options.Select(request)
 	if chain != nil {
 		a.policy = chain.Policies()
@@ -96,7 +106,7 @@ func (s *Server) verify(ctx context.Context, key string) answer {
 // written in the pod, so the brackets would be the pod author's, who must not
 // look into another namespace's registries by writing its name.
 func (s *Server) mutate(ctx context.Context, key string) answer {
-	unchanged := answer{key: key, value: key}
+	unchanged := answer{key: key, reply: &reply{value: key}}
 	request, err := s.requests.parse(key)
 	if err != nil || request.Namespace != "" || request.Image.Digest != "" {
 		return unchanged
@@ -105,7 +115,7 @@ func (s *Server) mutate(ctx context.Context, key string) answer {
 	if chain == nil {
 		return unchanged
 	}
-	a := answer{key: key, image: request.Image.String(), policy: chain.Policies()}
+	a := answer{key: key, reply: &reply{image: request.Image.String(), policy: chain.Policies()}}
 	subject, err := chain.Resolve(ctx, request.Image)
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -135,19 +145,42 @@ func (s *Server) answerOne(ctx context.Context, e *endpoint, key string) (a answ
 	defer func() {
 		if p := recover(); p != nil {
 			s.metrics.panics.Inc()
-			a = answer{key: key, undecided: &verifier.Error{
+			a = undecided(key, &verifier.Error{
 				Reason: verifier.ReasonInternal, Message: "answering crashed", Remedy: "Report this with the trace id",
 				Err: fmt.Errorf("panic: %v: %s", p, debug.Stack()),
-			}}
+			})
 		}
 		a.took = time.Since(start)
 		a.tell(span)
 	}()
 	// A key that is not even tried must not look as if its registry were slow.
 	if ctx.Err() != nil {
-		return answer{key: key, undecided: late(errNotReached)}
+		return undecided(key, late(errNotReached))
 	}
-	return e.answer(ctx, key)
+	snapshot := e.memory.holds()
+	a = e.answer(ctx, key)
+	e.memory.keep(&a, snapshot, e.value)
+	return a
+}
+
+func undecided(key string, cause *verifier.Error) answer {
+	return answer{key: key, reply: &reply{undecided: cause}}
+}
+
+// repeat answers one key with what is remembered of it.
+func (s *Server) repeat(ctx context.Context, e *endpoint, key string) (answer, bool) {
+	start := time.Now()
+	known := e.memory.recall(key)
+	if known == nil {
+		return answer{}, false
+	}
+	_, span := s.options.Traces.Part(ctx, "key")
+	if start.UnixNano() >= known.renewAt.Load() {
+		s.renew(e, key, known)
+	}
+	a := answer{key: key, reply: known.reply, took: time.Since(start)}
+	a.tell(span)
+	return a, true
 }
 
 const (
@@ -163,24 +196,39 @@ const (
 // answerAll answers every key, in the keys' order, by shortly after ctx's end.
 // What is not done by then is undecided, and its work nobody waits for.
 func (s *Server) answerAll(ctx context.Context, e *endpoint, keys []string) []answer {
-	if len(keys) == 1 {
-		return []answer{s.answerOne(ctx, e, keys[0])}
-	}
 	answers := make([]answer, len(keys))
-	done := make(chan int, len(keys)) // which are written; has room for all, so that nobody waits for us
+	var unknown []int
+	for i, key := range keys {
+		var known bool
+		if answers[i], known = s.repeat(ctx, e, key); !known {
+			unknown = append(unknown, i)
+		}
+	}
+	switch {
+	case len(unknown) == 0:
+		return answers
+	case len(keys) == 1:
+		answers[0] = s.answerOne(ctx, e, keys[0])
+		return answers
+	}
+	finished := slices.Repeat([]bool{true}, len(keys))
+	for _, i := range unknown {
+		finished[i] = false
+	}
+	done := make(chan int, len(unknown)) // which are written; has room for all, so that nobody waits for us
 	var next atomic.Int64
-	for range min(len(keys), maxParallel) {
+	for range min(len(unknown), maxParallel) {
 		go func() {
-			for i := int(next.Add(1)) - 1; i < len(keys); i = int(next.Add(1)) - 1 {
+			for n := int(next.Add(1)) - 1; n < len(unknown); n = int(next.Add(1)) - 1 {
+				i := unknown[n]
 				answers[i] = s.answerOne(ctx, e, keys[i])
 				done <- i
 			}
 		}()
 	}
-	finished := make([]bool, len(keys))
 	stop := ctx.Done()
 	var end <-chan time.Time
-	for left := len(keys); left > 0; {
+	for left := len(unknown); left > 0; {
 		select {
 		case i := <-done:
 			finished[i] = true
@@ -203,15 +251,27 @@ func unfinished(keys []string, answers []answer, finished []bool) []answer {
 		if finished[i] {
 			list[i] = answers[i]
 		} else {
-			list[i] = answer{key: key, undecided: pending}
+			list[i] = undecided(key, pending)
 		}
 	}
 	return list
 }
 
+// fewKeys is how many are compared each with each, which costs less than a map.
+const fewKeys = 16
+
+func allDiffer(keys []string) bool {
+	for i, key := range keys {
+		if slices.Contains(keys[:i], key) {
+			return false
+		}
+	}
+	return true
+}
+
 // distinct drops the keys that were there before: one item answers them all.
 func distinct(keys []string) []string {
-	if len(keys) == 1 {
+	if len(keys) <= fewKeys && allDiffer(keys) {
 		return keys
 	}
 	seen := make(map[string]struct{}, len(keys))

@@ -47,6 +47,7 @@ func BenchmarkWarm(b *testing.B) {
 	for _, n := range []int{1, 10} {
 		keys := make([]string, n)
 		s := newShop()
+		s.store.Lifetime = time.Hour
 		for i := range keys {
 			image := fmt.Sprintf("shop.example.com/team/cart-%d:1.4", i)
 			s.add(image, "CN=wabbit")
@@ -57,7 +58,7 @@ func BenchmarkWarm(b *testing.B) {
 		exempt := verifier.Exempt(verifier.Reference{Registry: "shop.example.com", Repository: "team/cart", Tag: "1.4", Digest: digestOf("x")},
 			"production", verifier.ReasonSkipped, strings.Repeat("x", 100))
 		server, err := provider.New(provider.Options{
-			Select: s.Select, DrainDelay: -1, VerifyTimeout: time.Minute, Logger: telemetry.NewLogger(io.Discard, slog.LevelInfo),
+			Select: s.Select, Snapshot: func() any { return s }, DrainDelay: -1, VerifyTimeout: time.Minute, Logger: telemetry.NewLogger(io.Discard, slog.LevelInfo),
 		})
 		if err != nil {
 			b.Fatal(err)

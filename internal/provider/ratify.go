@@ -18,11 +18,13 @@ const (
 // appendVerifiedV2 writes the answer to a verify request in the shape of Ratify's
 // second version: ours, and artifactReports in it.
 func appendVerifiedV2(b []byte, answers []answer, now time.Time, trace string) []byte {
-	return appendItems(b, answers, func(b []byte, a *answer) []byte {
-		b = appendValue(b, a, now, trace)
-		b = append(b[:len(b)-1], `,"artifactReports":[`...)
-		return append(appendArtifacts(b, a), "]}"...)
-	})
+	return appendItems(b, answers, appendValueV2, now, trace)
+}
+
+func appendValueV2(b []byte, a *answer) []byte {
+	b = appendValue(b, a)
+	b = append(b[:len(b)-1], `,"artifactReports":[`...)
+	return append(appendArtifacts(b, a), "]}"...)
 }
 
 // appendArtifacts writes what was made of each artifact. A denial without any has

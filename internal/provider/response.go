@@ -27,11 +27,14 @@ const (
 // Undecided ones are not: Gatekeeper would keep the item, so they are named in
 // systemError, which it does not keep, and the template denies what has no item.
 func appendVerified(b []byte, answers []answer, now time.Time, trace string) []byte {
-	return appendItems(b, answers, func(b []byte, a *answer) []byte { return appendValue(b, a, now, trace) })
+	return appendItems(b, answers, appendValue, now, trace)
 }
 
 // appendItems writes an item for each decided key, and names the others.
-func appendItems(b []byte, answers []answer, value func([]byte, *answer) []byte) []byte {
+func appendItems(b []byte, answers []answer, value func([]byte, *answer) []byte, now time.Time, trace string) []byte {
+	var room [64]byte
+	stamp := append(append(room[:0], trace...), `","timestamp":"`...)
+	stamp = now.UTC().AppendFormat(stamp, time.RFC3339Nano)
 	b = append(append(b, head...), `"items":[`...)
 	first, undecided := true, 0
 	for i := range answers {
@@ -42,7 +45,13 @@ func appendItems(b []byte, answers []answer, value func([]byte, *answer) []byte)
 		}
 		b, first = appendItem(b, a.key, first), false
 		b = append(b, `"value":`...)
-		b = append(value(b, a), '}')
+		b = append(append(b, valueHead...), stamp...)
+		if a.written != "" {
+			b = append(b, a.written...)
+		} else {
+			b = value(b, a)
+		}
+		b = append(b, '}')
 	}
 	b = append(b, ']')
 	if undecided > 0 {
@@ -124,20 +133,21 @@ func clause(e *verifier.Error) string {
 	return s
 }
 
-// appendValue writes the value of a decided key. All fields are always there,
-// because Rego takes a rule that reads a missing field for one that does not apply.
-func appendValue(b []byte, a *answer, now time.Time, trace string) []byte {
+// valueHead is what every value begins with; then come trace id and time, which
+// differ each time, and then the rest, which is appendValue's.
+const valueHead = `{"version":"` + valueVersion + `","traceID":"`
+
+// appendValue writes the rest of the value of a decided key. All fields are always
+// there, because Rego takes a rule that reads a missing field for one that does not
+// apply.
+func appendValue(b []byte, a *answer) []byte {
 	v := &a.verdict
 	success := v.Success()
-	b = append(b, `{"version":"`+valueVersion+`","isSuccess":`...)
+	b = append(b, `","isSuccess":`...)
 	b = appendBool(b, success)
 	b = append(b, `,"succeeded":`...)
 	b = appendBool(b, success)
-	b = append(b, `,"traceID":`...)
-	b = appendString(b, trace)
-	b = append(b, `,"timestamp":"`...)
-	b = now.UTC().AppendFormat(b, time.RFC3339Nano)
-	b = append(b, `","verifierReports":[`...)
+	b = append(b, `,"verifierReports":[`...)
 	b = appendReports(b, a, success)
 	b = append(b, `],"status":`...)
 	b = appendString(b, string(v.Status()))

@@ -44,6 +44,12 @@ type Options struct {
 	// Select gives the Chain that judges a request, or no Chain and a verdict:
 	// REFUSED or EXEMPT. No I/O. Snapshot.For of the Snapshot that holds now.
 	Select func(verifier.Request) (*verifier.Chain, verifier.Verdict)
+	// Snapshot is the identity of what Select answers from now: while it is the same,
+	// and the verdict holds, a key is answered with what was said before. Nothing is
+	// remembered when it is nil.
+	Snapshot func() any
+	// AnswerBytes bounds what is remembered of answers: 32 MiB.
+	AnswerBytes int64
 	// Ready says why the provider is not ready yet; nil means it is. When the
 	// func itself is nil the provider is ready at once.
 	Ready func() error
@@ -89,6 +95,9 @@ type endpoint struct {
 	timeout time.Duration
 	answer  func(context.Context, string) answer
 	write   func(b []byte, answers []answer, now time.Time, trace string) []byte
+	// memory of answers, and value, which writes one of them; nil: there is none.
+	memory *memory
+	value  func(b []byte, a *answer) []byte
 }
 
 // New makes a Server.
@@ -105,6 +114,9 @@ func New(options Options) (*Server, error) {
 	if options.Random == nil {
 		options.Random = rand.Reader
 	}
+	if options.AnswerBytes <= 0 {
+		options.AnswerBytes = 32 << 20
+	}
 	if options.VerifyTimeout <= 0 {
 		options.VerifyTimeout = DefaultVerifyTimeout
 	}
@@ -118,12 +130,17 @@ func New(options Options) (*Server, error) {
 	if options.RatifyMetrics {
 		s.ratify = newRatifyMetrics(options.Metrics)
 	}
-	verify := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified}
-	mutate := &endpoint{endpointMutate, options.MutateTimeout, s.mutate, appendMutated}
+	answers := func() *memory { return newMemory(options.Snapshot, options.AnswerBytes/2) }
+	verify := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified, answers(), appendValue}
+	verifyV2 := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerifiedV2, answers(), appendValueV2}
+	mutate := &endpoint{endpointMutate, options.MutateTimeout, s.mutate, appendMutated, nil, nil}
+	options.Metrics.Cache("answers", func() telemetry.CacheStats {
+		return telemetry.CacheStats(verify.memory.replies.Stats().Plus(verifyV2.memory.replies.Stats()))
+	})
 	s.endpoints = map[string]*endpoint{
 		"/v1/verify": verify, ratifyV1 + "/verify": verify,
 		"/v1/mutate": mutate, ratifyV1 + "/mutate": mutate, ratifyV2 + "/mutate": mutate,
-		ratifyV2 + "/verify": {endpointVerify, options.VerifyTimeout, s.verify, appendVerifiedV2},
+		ratifyV2 + "/verify": verifyV2,
 	}
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // Gatekeeper speaks nothing else, and the idle rules are HTTP/1.1's

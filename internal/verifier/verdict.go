@@ -120,6 +120,12 @@ func (u *Undecided) Error() string { return u.subject.Reference.String() + ": " 
 // Unwrap gives the *Error.
 func (u *Undecided) Unwrap() error { return u.err }
 
+// WithoutTree is the verdict for who keeps it and needs no more than what it came to.
+func (v Verdict) WithoutTree() Verdict {
+	v.tree = Node{}
+	return v
+}
+
 // AllReports lists what each check made of each candidate, in the order of the
 // document and of the candidates.
 func (n Node) AllReports() []Report {
