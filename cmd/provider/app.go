@@ -36,6 +36,9 @@ type appOptions struct {
 	allowLoopback bool
 	ratify        bool // count by Ratify's names as well
 	vaultCache    string
+	// contentCache is a directory and contentCacheSize its bound in MiB.
+	contentCache     string
+	contentCacheSize int64
 	// cluster is set where the policies are objects of a cluster.
 	cluster      *clusterOptions
 	certificates *cluster.Certificates
@@ -87,6 +90,12 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 	options := store.Options{AllowLoopback: o.allowLoopback, UserAgent: "countersign/" + buildVersion()}
 	if o.metrics != nil {
 		options.Observe = observeRegistries(o.metrics, o.ratify)
+	}
+	if o.contentCache != "" {
+		var err error
+		if options.Content, err = store.OpenDirectory(o.contentCache, o.contentCacheSize<<20); err != nil {
+			o.log.Warn("nothing is kept on disk; registries are asked instead", slog.Any("error", err))
+		}
 	}
 	registries := store.New(options)
 	revocation, err := notation.NewRevocation(notation.RevocationOptions{Transport: registries.Transport()})

@@ -328,7 +328,7 @@ func (v *View) manifest(ctx context.Context, c *client, repository string, d oci
 		if m, ok := s.manifests.Get(key); ok {
 			return m, nil
 		}
-		data, err := c.fetch(ctx, repository, d)
+		data, err := c.content(ctx, repository, d)
 		if err != nil {
 			return nil, err
 		}

@@ -45,6 +45,18 @@ func wrongSize(d ocispec.Descriptor, size int64) error {
 	}
 }
 
+// content gives content by digest from disk, or else from the registry.
+func (c *client) content(ctx context.Context, repository string, d ocispec.Descriptor) ([]byte, error) {
+	if data, ok := c.store.options.Content.get(d.Digest); ok && int64(len(data)) == d.Size {
+		return data, nil
+	}
+	data, err := c.fetch(ctx, repository, d)
+	if err == nil {
+		c.store.options.Content.put(d.Digest, data)
+	}
+	return data, err
+}
+
 // fetch reads content by digest, whole, through oras-go, which compares what
 // the headers say with the descriptor. The bytes are compared here.
 func (c *client) fetch(ctx context.Context, repository string, d ocispec.Descriptor) ([]byte, error) {

@@ -62,6 +62,8 @@ type Options struct {
 	// ContentBytes bounds blobs and manifests in memory: 64 MiB for both.
 	// ListBytes bounds lists of candidates: 16 MiB.
 	ContentBytes, ListBytes int64
+	// Content keeps blobs and manifests beyond the process; nil: nothing does.
+	Content *Directory
 
 	// AllowLoopback lets the store dial loopback addresses. For development.
 	AllowLoopback bool
@@ -181,13 +183,17 @@ func New(options Options) *Store {
 
 // Stats tells how each cache fares, by its name.
 func (s *Store) Stats() map[string]cache.Stats {
-	return map[string]cache.Stats{
+	stats := map[string]cache.Stats{
 		"manifests":  s.manifests.Stats(),
 		"blobs":      s.blobs.Stats(),
 		"tags":       s.tags.Stats(),
 		"candidates": s.lists.Stats(),
 		"tokens":     s.tokens.Stats(),
 	}
+	if s.options.Content != nil {
+		stats["disk"] = s.options.Content.Stats()
+	}
+	return stats
 }
 
 // CloseIdleConnections lets go of connections that nobody uses.

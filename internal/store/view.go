@@ -253,7 +253,7 @@ func (v *View) Fetch(ctx context.Context, subject verifier.Subject, d ocispec.De
 			if data, ok := v.store.blobs.Get(d.Digest.String()); ok {
 				return data, nil
 			}
-			data, err := c.fetch(ctx, repository, d)
+			data, err := c.content(ctx, repository, d)
 			if err != nil {
 				return nil, err
 			}

@@ -659,7 +659,7 @@ func TestTheProviderTakesWhatTheValuesMake(t *testing.T) {
 			s.apply(t, object)
 		}
 	}
-	args := append(slices.Clone(s.replicas[0].args), "--ratify-objects="+release+"-ratify", "--certificate-directory="+t.TempDir(), "--last-good=", "--vault-cache=")
+	args := append(slices.Clone(s.replicas[0].args), "--ratify-objects="+release+"-ratify", "--certificate-directory="+t.TempDir(), "--last-good=", "--vault-cache=", "--content-cache=")
 	server, err := binary.RunIn(t.Context(), s.azure.variables, s.executable, args...)
 	must(t, err)
 	t.Cleanup(func() { _ = server.Stop() })

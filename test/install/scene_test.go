@@ -238,7 +238,7 @@ func (s *scene) startReplica(ctx context.Context, i int, args []string) error {
 	}
 	r := &replica{args: append(slices.Clone(args),
 		"--listen=0.0.0.0:0", "--health-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0",
-		"--certificate-directory="+run, "--last-good="+filepath.Join(state, "last-good"), "--vault-cache="+filepath.Join(state, "vaults"),
+		"--certificate-directory="+run, "--last-good="+filepath.Join(state, "last-good"), "--vault-cache="+filepath.Join(state, "vaults"), "--content-cache="+filepath.Join(state, "content"),
 		"--kubeconfig="+kubeconfig, "--pod-namespace="+namespace)}
 	s.replicas = append(s.replicas, r)
 	return s.restartReplica(ctx, i)

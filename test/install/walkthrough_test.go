@@ -112,7 +112,7 @@ func TestZZTheWalkthroughWithAzurePolicy(t *testing.T) {
 		must(t, s.Kubeconfig(t.Context(), of, account.Name, kubeconfig))
 		r := &replica{args: append(slices.Clone(pod.Spec.Containers[0].Args),
 			"--listen=0.0.0.0:0", "--health-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--certificate-directory="+dir,
-			"--last-good="+filepath.Join(dir, "last-good"), "--vault-cache="+filepath.Join(dir, "vaults"), "--kubeconfig="+kubeconfig, "--pod-namespace="+of)}
+			"--last-good="+filepath.Join(dir, "last-good"), "--vault-cache="+filepath.Join(dir, "vaults"), "--content-cache="+filepath.Join(dir, "content"), "--kubeconfig="+kubeconfig, "--pod-namespace="+of)}
 		r.Server, err = binary.RunIn(t.Context(), variables, s.executable, r.args...)
 		must(t, err)
 		s.replicas = append(s.replicas, r)
