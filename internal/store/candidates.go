@@ -213,11 +213,11 @@ func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, pl
 	}
 	if p, ok := s.lists.Get(key); ok {
 		if len(p.entries) > 0 && time.Now().After(p.renewAt) {
-			behind(ctx, &s.listFlights, key, s.options.Budget, read)
+			behind(ctx, &s.listFlights, class(ctx, key), s.options.Budget, read)
 		}
 		return p, key
 	}
-	p, err := s.listFlights.Do(ctx, key, s.options.Budget, read)
+	p, err := s.listFlights.Do(ctx, class(ctx, key), s.options.Budget, read)
 	if err != nil {
 		return &part{listing: listing{err: gaveUp(c.host, err)}, made: time.Now()}, key
 	}
@@ -324,7 +324,7 @@ func (v *View) manifest(ctx context.Context, c *client, repository string, d oci
 	if m, ok := s.manifests.Get(key); ok {
 		return m, nil
 	}
-	return s.manifestFlights.Do(ctx, c.key(repository, key, strconv.FormatInt(d.Size, 10)), s.options.Budget, func(ctx context.Context) (*manifest, error) {
+	return s.manifestFlights.Do(ctx, class(ctx, c.key(repository, key, strconv.FormatInt(d.Size, 10))), s.options.Budget, func(ctx context.Context) (*manifest, error) {
 		if m, ok := s.manifests.Get(key); ok {
 			return m, nil
 		}

@@ -24,6 +24,7 @@ type client struct {
 	scheme   string
 	host     string // as dialled: docker.io is at registry-1.docker.io
 	http     *http.Client
+	second   *http.Client // over connections of its own, see hedge
 	tokens   *http.Client // does not leave the token endpoint's origin
 }
 
@@ -77,7 +78,7 @@ func (c *client) ask(ctx context.Context, q question) (*answer, error) {
 		if f := c.waitAtGate(ctx, c.host); f != nil {
 			return nil, f.err
 		}
-		a, f := c.attempt(ctx, q, n)
+		a, f := c.inTurn(ctx, q, n)
 		if f == nil {
 			return a, nil
 		}
@@ -91,6 +92,21 @@ func (c *client) ask(ctx context.Context, q question) (*answer, error) {
 			return nil, f.err
 		}
 	}
+}
+
+// inTurn sends the question once when its turn has come. A host that was told of
+// while it waited wants to be left alone by it as well.
+func (c *client) inTurn(ctx context.Context, q question, n int) (*answer, *failure) {
+	leave, err := c.store.pace.enter(ctx, c.host)
+	if err != nil {
+		return nil, fail(verifier.ReasonRegistryThrottled, err, "Try again in a few seconds",
+			"the registry %s has too many requests of ours waiting", c.host)
+	}
+	defer leave()
+	if closed, ok := c.store.gates.Get(c.host); ok {
+		return nil, leftAlone(c.host, closed).retryable()
+	}
+	return c.attempt(ctx, q, n)
 }
 
 // backoff doubles with each attempt; jitter takes up to half of it away, so
@@ -140,7 +156,9 @@ func leftAlone(host string, closed gate) *failure {
 
 // closeGate heeds Retry-After in full, for all who ask that host.
 func (s *Store) closeGate(host string, resp *http.Response) {
-	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+	if resp.StatusCode == http.StatusTooManyRequests {
+		s.pace.throttle(host)
+	} else if resp.StatusCode != http.StatusServiceUnavailable {
 		return
 	}
 	after := retryAfter(resp.Header.Get("Retry-After"))
@@ -225,7 +243,7 @@ func (c *client) roundTrip(ctx context.Context, q question, authorization string
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.hedged(req)
 	if err != nil {
 		return nil, c.unreachable(failedHost(err, c.host), err)
 	}

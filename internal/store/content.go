@@ -235,7 +235,7 @@ func (c *client) exists(ctx context.Context, repository string, subject digest.D
 	if _, ok := s.subjects.Get(key); ok {
 		return nil
 	}
-	_, err := s.subjectFlights.Do(ctx, key, s.options.Budget, func(ctx context.Context) (struct{}, error) {
+	_, err := s.subjectFlights.Do(ctx, class(ctx, key), s.options.Budget, func(ctx context.Context) (struct{}, error) {
 		if _, ok := s.subjects.Get(key); ok {
 			return struct{}{}, nil
 		}

@@ -153,11 +153,11 @@ func (c *client) authorize(ctx context.Context, wants challenge, scope string) (
 	}
 	if known, ok := c.store.tokens.Get(key); ok {
 		if due(known) {
-			behind(ctx, &c.store.tokenFlights, key, c.store.options.AttemptTimeout, work)
+			behind(ctx, &c.store.tokenFlights, class(ctx, key), c.store.options.AttemptTimeout, work)
 		}
 		return known, nil
 	}
-	made, err := c.store.tokenFlights.Do(ctx, key, c.store.options.AttemptTimeout, work)
+	made, err := c.store.tokenFlights.Do(ctx, class(ctx, key), c.store.options.AttemptTimeout, work)
 	var failed *signInError
 	switch {
 	case errors.As(err, &failed):

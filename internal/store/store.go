@@ -46,6 +46,10 @@ type Options struct {
 	// which learns how to sign in for all: 250 ms, some round trips. One that
 	// hangs must not take the others with it.
 	ContactWait time.Duration
+	// HedgeAfter is how long a question stays without an answer before it is asked a
+	// second time, over another connection: 700 ms, so that an admission, which has
+	// 1.8 s, does not end with one dead connection. Negative: never.
+	HedgeAfter time.Duration
 	// MaxThrottleWait is the longest that a request waits for a host's
 	// Retry-After: 1 s, as nobody who asks about an image waits longer. Beyond
 	// it the answer is REGISTRY_THROTTLED at once.
@@ -98,6 +102,7 @@ func (o Options) withDefaults() Options {
 	set(&o.Attempts, 5)
 	set(&o.RetryBase, 100*time.Millisecond)
 	set(&o.ContactWait, 250*time.Millisecond)
+	set(&o.HedgeAfter, 700*time.Millisecond)
 	set(&o.MaxThrottleWait, time.Second)
 	set(&o.TagTTL, 10*time.Second)
 	set(&o.ListTTL, time.Minute)
@@ -153,6 +158,8 @@ type Store struct {
 	listFlights     flight.Group[*part]
 	tokenFlights    flight.Group[authorization]
 
+	pace    *pace
+	hedges  hedges
 	proxies sync.Map // addresses of the proxies in use
 
 	mu         sync.Mutex // guards all below
@@ -174,6 +181,7 @@ func New(options Options) *Store {
 		referrersAPI: cache.New[bool](hostBytes),
 		challenges:   cache.New[challenge](hostBytes),
 		tokens:       cache.New[authorization](tokenBytes),
+		pace:         newPace(),
 		transports:   map[string]*http.Transport{},
 		contacts:     map[string]chan struct{}{},
 	}

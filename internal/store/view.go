@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -135,30 +136,44 @@ func (s *Store) newClient(r Registry, named bool) (*client, error) {
 	if r.PlainHTTP {
 		c.scheme = "http"
 	}
-	trip := &router{host: c.host, named: r.names(c.host, named), loopback: s.options.AllowLoopback}
-	if len(r.CAs) == 0 {
-		for i, private := range []bool{false, true} {
-			trip.own[i] = s.transport("", nil, private)
-		}
-		trip.others = trip.own
-	} else {
-		own, err := x509.SystemCertPool()
-		if err != nil {
-			own = x509.NewCertPool()
-		}
-		alone := x509.NewCertPool()
-		if !alone.AppendCertsFromPEM(r.CAs) || !own.AppendCertsFromPEM(r.CAs) {
-			return nil, fmt.Errorf("no certificate in ca")
-		}
-		sum := sha256.Sum256(r.CAs)
-		name := hex.EncodeToString(sum[:])
-		for i, private := range []bool{false, true} {
-			trip.own[i], trip.others[i] = s.transport("only "+name, alone, private), s.transport("also "+name, own, private)
-		}
+	trip, err := s.router(r, c.host, named, "")
+	if err != nil {
+		return nil, err
+	}
+	again, err := s.router(r, c.host, named, "again ")
+	if err != nil {
+		return nil, err
 	}
 	c.http = &http.Client{Transport: trip, CheckRedirect: checkRedirect}
+	c.second = &http.Client{Transport: again, CheckRedirect: checkRedirect}
 	c.tokens = &http.Client{Transport: trip, CheckRedirect: stayAtOrigin}
 	return c, nil
+}
+
+// router leads the registry's requests; those of one kind share connections.
+func (s *Store) router(r Registry, dialled string, named bool, kind string) (*router, error) {
+	trip := &router{host: dialled, named: r.names(dialled, named), loopback: s.options.AllowLoopback}
+	if len(r.CAs) == 0 {
+		for i, private := range []bool{false, true} {
+			trip.own[i] = s.transport(kind, nil, private)
+		}
+		trip.others = trip.own
+		return trip, nil
+	}
+	own, err := x509.SystemCertPool()
+	if err != nil {
+		own = x509.NewCertPool()
+	}
+	alone := x509.NewCertPool()
+	if !alone.AppendCertsFromPEM(r.CAs) || !own.AppendCertsFromPEM(r.CAs) {
+		return nil, fmt.Errorf("no certificate in ca")
+	}
+	sum := sha256.Sum256(r.CAs)
+	name := kind + hex.EncodeToString(sum[:])
+	for i, private := range []bool{false, true} {
+		trip.own[i], trip.others[i] = s.transport("only "+name, alone, private), s.transport("also "+name, own, private)
+	}
+	return trip, nil
 }
 
 // client gives the client for the host.
@@ -212,11 +227,11 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 	switch {
 	case !ok:
 		var err error
-		if n, err = s.tagFlights.Do(ctx, key, s.options.Budget, resolve); err != nil {
+		if n, err = s.tagFlights.Do(ctx, class(ctx, key), s.options.Budget, resolve); err != nil {
 			return verifier.Subject{}, gaveUp(v.client(ref.Registry).host, err)
 		}
 	case time.Now().After(n.renewAt):
-		behind(ctx, &s.tagFlights, key, s.options.Budget, resolve)
+		behind(ctx, &s.tagFlights, class(ctx, key), s.options.Budget, resolve)
 	}
 	return verifier.Subject{Reference: ref, Digest: n.digest, Until: n.until}, nil
 }
@@ -226,6 +241,15 @@ type named struct {
 	digest digest.Digest
 	// until is when it is asked for again, and renewAt when that is done ahead.
 	until, renewAt time.Time
+}
+
+// class keeps the shared work of those who can wait apart: an admission that joined
+// it would wait in their queue.
+func class(ctx context.Context, key string) string {
+	if p := verifier.PriorityOf(ctx); p != verifier.PriorityAdmission {
+		return strconv.Itoa(int(p)) + " " + key
+	}
+	return key
 }
 
 // behind begins work for which nobody waits.
@@ -249,7 +273,7 @@ func (v *View) Fetch(ctx context.Context, subject verifier.Subject, d ocispec.De
 	if !ok {
 		var err error
 		key := c.key("content", repository, d.MediaType, d.Digest.String(), fmt.Sprint(d.Size))
-		data, err = v.store.blobFlights.Do(ctx, key, v.store.options.Budget, func(ctx context.Context) ([]byte, error) {
+		data, err = v.store.blobFlights.Do(ctx, class(ctx, key), v.store.options.Budget, func(ctx context.Context) ([]byte, error) {
 			if data, ok := v.store.blobs.Get(d.Digest.String()); ok {
 				return data, nil
 			}
