@@ -33,6 +33,7 @@ type RegistryAuth struct {
 	// Static is a credential that does not change by itself.
 	Static        *StaticCredential `json:"static,omitempty" union:"auth"`
 	AzureIdentity `json:",inline"`
+	CloudIdentity `json:",inline"`
 }
 
 // Anonymous has no settings.

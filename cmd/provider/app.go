@@ -112,6 +112,7 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 		Memory:     memory,
 		Revocation: revocation,
 		Azure:      auth.NewAzureExchanges(credentials, registries.Transport(), o.log),
+		Clouds:     auth.NewClouds(auth.CloudOptions{Transport: registries.Transport()}),
 		Vaults:     vaults,
 	})
 	if err != nil {

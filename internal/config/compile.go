@@ -25,6 +25,8 @@ type Environment struct {
 	Revocation *notation.Revocation
 	// Azure signs in to the registries of Azure; nil: nobody does.
 	Azure *auth.AzureExchanges
+	// Clouds signs in to the registries of Amazon and Google; nil: nobody does.
+	Clouds *auth.Clouds
 	// Vaults are read for certificates and keys; nil: there are none.
 	Vaults VaultReader
 }
@@ -217,6 +219,8 @@ func (c *compiler) credential(path string, a *api.RegistryAuth) store.Credential
 		return c.azureCredential(path, a.AzureIdentity)
 	case a.Static != nil && a.Static.Token != nil:
 		return auth.NewStatic(auth.Credential{AccessToken: c.secret(path+".static.token", a.Static.Token)})
+	case a.CloudIdentity != (api.CloudIdentity{}):
+		return c.cloudCredential(path, a.CloudIdentity)
 	default:
 		c.problem(path, "nothing is chosen", "Write a way to sign in")
 		return nil

@@ -88,6 +88,9 @@ func TestThePageShowsSoundDocuments(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte("{}"), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.WriteFile(filepath.Join(dir, "google.json"), []byte(googleKey(t)), 0o600); err != nil {
+			t.Fatal(err)
+		}
 		text = strings.ReplaceAll(text, "/var/run/secrets/docker/", "")
 		s := newBuilder(testEnvironment()).build(revision{
 			documents: Parse(filepath.Join(dir, "p.yaml"), []byte(text)), sources: newSources(objectsOfThePage{root}).with(vaultsOfThePage{root}), dark: func(*Document) bool { return true },

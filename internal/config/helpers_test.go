@@ -10,6 +10,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/config"
 	"github.com/countersign-dev/countersign/internal/store"
+	"github.com/countersign-dev/countersign/internal/store/auth"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/notation"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
@@ -28,6 +29,7 @@ func environment(t testing.TB) config.Environment {
 		View:       func(o store.ViewOptions) (verifier.Store, error) { return registries.View(o) },
 		Memory:     verifier.NewMemory(1 << 20),
 		Revocation: revocation,
+		Clouds:     auth.NewClouds(auth.CloudOptions{}),
 	}
 }
 

@@ -2,7 +2,11 @@ package config
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -15,7 +19,6 @@ import (
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
 	"github.com/countersign-dev/countersign/internal/store"
-	"github.com/countersign-dev/countersign/internal/store/auth"
 	"github.com/countersign-dev/countersign/internal/trust"
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
@@ -33,7 +36,10 @@ func (v *viewed) String() string {
 	var b strings.Builder
 	for _, r := range v.options.Registries {
 		fmt.Fprintf(&b, "%s plain=%v ca=%q tokens=%q redirects=%q", r.Host, r.PlainHTTP, r.CAs, r.TokenHosts, r.RedirectHosts)
-		if a, ok := r.Credential.(*auth.Azure); ok { // it would ask
+		if a, ok := r.Credential.(interface {
+			ID() string
+			Grant(host string) string
+		}); ok { // it would ask
 			fmt.Fprintf(&b, " %s %s", a.ID(), a.Grant(r.Host))
 		} else if r.Credential != nil {
 			credential, err := r.Credential.Credential(context.Background(), r.Host)
@@ -182,6 +188,7 @@ func goodDirectory(t testing.TB) string {
 		"ca.crt": root, "other.crt": string(notationtest.NewRoot(notationtest.CertificateOptions{}).PEM()), "roots/a.crt": root, "more-roots/b.pem": root + root,
 		"ci.pub": newKey(), "other.pub": newKey(), "log.pub": newKey(),
 		"trusted-root.json": string(sigstoretest.TrustedRoot(sigstoretest.NewLog())), "other-root.json": string(sigstoretest.TrustedRoot(sigstoretest.NewLog())),
+		"google.json": googleKey(t), "other-google.json": googleKey(t),
 		"password": "hunter2\n", "other-password": "hunter3", "config.json": "{}", "other.json": `{"auths": {"pull.example.com": {"username": "robot", "password": "hunter4"}}}`,
 	} {
 		path := filepath.Join(dir, name)
@@ -302,6 +309,14 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"DataSource.file":                             {"ca: {file: ca.crt}", "ca: {file: other.crt}"},
 		"DataSource.secret":                           {", {secret: {name: logs, key: log.pub}}", ""},
 		"DataSource.configMap":                        {"ca: {configMap: {name: roots, key: ca.crt}}", "ca: {configMap: {name: roots, key: other.crt}}"},
+		"CloudIdentity.awsWorkloadIdentity":           {"{awsWorkloadIdentity: {roleARN: \"arn:aws:iam::111122223333:role/pull\"}}", "{anonymous: {}}"},
+		"CloudIdentity.awsAccessKey":                  {"{awsAccessKey: {accessKeyID: AKIAEXAMPLE, secretAccessKey: {file: password}}}", "{awsWorkloadIdentity: {}}"},
+		"CloudIdentity.googleWorkloadIdentity":        {"{googleWorkloadIdentity: {}}", "{anonymous: {}}"},
+		"CloudIdentity.googleServiceAccount":          {"{googleServiceAccount: {key: {file: google.json}}}", "{googleWorkloadIdentity: {}}"},
+		"AWSWorkloadIdentity.roleARN":                 {"role/pull", "role/other"},
+		"AWSAccessKey.accessKeyID":                    {"accessKeyID: AKIAEXAMPLE", "accessKeyID: AKIAOTHER"},
+		"AWSAccessKey.secretAccessKey":                {"secretAccessKey: {file: password}", "secretAccessKey: {file: other-password}"},
+		"GoogleServiceAccount.key":                    {"key: {file: google.json}", "key: {file: other-google.json}"},
 		"AzureIdentity.azureWorkloadIdentity":         {"{azureWorkloadIdentity: {}}", "{azureManagedIdentity: {}}"},
 		"AzureIdentity.azureManagedIdentity":          {"{azureManagedIdentity: {clientID: managed, endpoints: [managed.example.com]}}", "{anonymous: {}}"},
 		"AzureIdentity.azureServicePrincipal":         {"{azureServicePrincipal: {tenantID: tenant-b, clientID: principal, clientSecret: {file: password}, endpoints: [principal.example.com]}}", "{anonymous: {}}"},
@@ -424,4 +439,25 @@ func TestEqualDocumentsAreEqual(t *testing.T) {
 	if err != nil || string(a) != string(b) {
 		t.Errorf("%s, %v", b, err)
 	}
+}
+
+// googleKey is the key of a service account of Google, as its command writes it.
+func googleKey(t testing.TB) string {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(map[string]string{
+		"type": "service_account", "client_email": "pull@example.iam.gserviceaccount.com", "private_key_id": "1",
+		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

@@ -60,6 +60,7 @@ func gather(doc *Document, sources *sources) (material, []Problem) {
 			continue
 		}
 		g.azure(path+".auth", r.Auth.AzureIdentity)
+		g.cloud(path+".auth", r.Auth.CloudIdentity)
 		if r.Auth.DockerConfig != nil {
 			g.dockerConfig(path+".auth.dockerConfig.path", r.Auth.DockerConfig.Path)
 		}

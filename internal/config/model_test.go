@@ -30,6 +30,7 @@ func testEnvironment() Environment {
 		Memory:     verifier.NewMemory(1 << 20),
 		Revocation: revocation,
 		Azure:      auth.NewAzureExchanges(azure.NewCredentials(azure.Options{}), nil, nil),
+		Clouds:     auth.NewClouds(auth.CloudOptions{}),
 	}
 }
 

@@ -181,6 +181,7 @@ func (v validator) registries() {
 		}
 		v.objectReference(path+".auth.pullSecret", r.Auth.PullSecret)
 		v.azureRegistry(path, r)
+		v.cloudRegistry(path, r)
 		if s := r.Auth.Static; s != nil {
 			at := path + ".auth.static"
 			v.dataSource(at+".password", s.Password)

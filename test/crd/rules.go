@@ -56,6 +56,8 @@ func limits() map[string]bounds {
 		"AzureWorkloadIdentity.endpoints":    {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
 		"AzureManagedIdentity.endpoints":     {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
 		"AzureServicePrincipal.endpoints":    {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
+		"AWSWorkloadIdentity.roleARN":        {1, 2048, 0, `^arn:`, ""},
+		"AWSAccessKey.accessKeyID":           {1, 128, 0, `^\w+$`, ""},
 		"AzureCLI.endpoints":                 {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
 		"KeyVault.vaultURI":                  {1, 255, 0, vault, sayVault},
 		"KeyVault.refreshInterval":           {1, 32, 0, span, saySpan},
@@ -180,7 +182,7 @@ func rules(name string, choice []string) []apiextensions.ValidationRule {
 	case "Registry":
 		return []apiextensions.ValidationRule{
 			rule("!has(self.ca) || !has(self.plainHTTP) || !self.plainHTTP", "there is no TLS with plainHTTP, and so nothing to use a ca for; delete one of them"),
-			rule("!has(self.plainHTTP) || !self.plainHTTP || !has(self.auth) || !(has(self.auth.azureWorkloadIdentity) || has(self.auth.azureManagedIdentity) || has(self.auth.azureServicePrincipal) || has(self.auth.azureCLI))",
+			rule("!has(self.plainHTTP) || !self.plainHTTP || !has(self.auth) || !(has(self.auth.azureWorkloadIdentity) || has(self.auth.azureManagedIdentity) || has(self.auth.azureServicePrincipal) || has(self.auth.azureCLI) || has(self.auth.awsWorkloadIdentity) || has(self.auth.awsAccessKey) || has(self.auth.googleWorkloadIdentity) || has(self.auth.googleServiceAccount))",
 				"there is no TLS with plainHTTP, and an identity is shown over nothing else; delete plainHTTP"),
 		}
 	case "StaticCredential":

@@ -16,21 +16,12 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/containers/azcontainerregistry"
 
 	"github.com/countersign-dev/countersign/internal/azure"
-	"github.com/countersign-dev/countersign/internal/cache"
-	"github.com/countersign-dev/countersign/internal/flight"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
 const (
 	// registryScope is what an identity's token is for, in all clouds.
 	registryScope = "https://containerregistry.azure.net/.default"
-	// exchangeBudget is how long an exchange may take, the identity's token
-	// included.
-	exchangeBudget = 10 * time.Second
-	// unknownLifetime is how long a refresh token counts that does not say.
-	unknownLifetime = time.Hour
-	// maxRefreshTokens bounds what is remembered of them: thousands.
-	maxRefreshTokens = 16 << 20
 )
 
 // AzureExchanges turns identities of Azure into the refresh tokens of its
@@ -40,13 +31,7 @@ type AzureExchanges struct {
 	credentials *azure.Credentials
 	log         *slog.Logger
 	client      *http.Client
-	tokens      *cache.Cache[refreshToken]
-	flights     flight.Group[refreshToken]
-}
-
-type refreshToken struct {
-	token   string
-	renewAt time.Time
+	tokens      *sessions
 }
 
 // NewAzureExchanges exchanges over the transport, which must be one that may
@@ -55,7 +40,7 @@ func NewAzureExchanges(credentials *azure.Credentials, transport http.RoundTripp
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &AzureExchanges{credentials: credentials, log: log, client: azure.NewClient(transport), tokens: cache.New[refreshToken](maxRefreshTokens)}
+	return &AzureExchanges{credentials: credentials, log: log, client: azure.NewClient(transport), tokens: newSessions()}
 }
 
 // Azure is one identity's credential for the registries of Azure: those that are
@@ -92,29 +77,16 @@ func (a *Azure) Credential(ctx context.Context, host string) (Credential, error)
 	if !a.Knows(host) {
 		return Credential{}, nil
 	}
-	e, key := a.exchanges, a.key(host)
-	if known, ok := e.tokens.Get(key); ok {
-		if time.Now().After(known.renewAt) {
-			ahead, done := context.WithCancel(context.WithoutCancel(ctx))
-			done() // nobody waits for it
-			_, _ = e.flights.Do(ahead, key, exchangeBudget, a.exchange(host, key))
-		}
-		return Credential{RefreshToken: known.token}, nil
-	}
-	made, err := e.flights.Do(ctx, key, exchangeBudget, a.exchange(host, key))
-	if err != nil {
-		return Credential{}, err
-	}
-	return Credential{RefreshToken: made.token}, nil
+	return a.exchanges.tokens.get(ctx, a.key(host), func(ctx context.Context) (Credential, time.Duration, error) {
+		token, lifetime, err := a.Exchange(ctx, host)
+		return Credential{RefreshToken: token}, lifetime, err
+	})
 }
 
 // Refused forgets a token that the registry does not take any more, and reports
 // whether another may be had.
 func (a *Azure) Refused(host string, refused Credential) bool {
-	key := a.key(host)
-	if known, ok := a.exchanges.tokens.Get(key); ok && known.token == refused.RefreshToken {
-		a.exchanges.tokens.Delete(key)
-	}
+	a.exchanges.tokens.forget(a.key(host), refused)
 	return refused.RefreshToken != ""
 }
 
@@ -128,19 +100,6 @@ func (a *Azure) Grant(host string) string {
 }
 
 func (a *Azure) key(host string) string { return a.identity.ID() + " " + host }
-
-func (a *Azure) exchange(host, key string) func(context.Context) (refreshToken, error) {
-	return func(ctx context.Context) (refreshToken, error) {
-		token, lifetime, err := a.Exchange(ctx, host)
-		if err != nil {
-			return refreshToken{}, err
-		}
-		now := time.Now()
-		made := refreshToken{token, now.Add(lifetime - min(lifetime/5, 15*time.Minute))}
-		a.exchanges.tokens.Put(key, made, int64(len(token)), now.Add(lifetime-min(lifetime/20, time.Minute)))
-		return made, nil
-	}
-}
 
 // Exchange gets the identity's token and exchanges it for the registry's refresh
 // token, past all memory but the SDK's, and says for how long that is good. The
