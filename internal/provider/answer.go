@@ -193,9 +193,9 @@ const (
 	grace = 50 * time.Millisecond
 )
 
-// answerAll answers every key, in the keys' order, by shortly after ctx's end.
+// answerAll answers every key, in the keys' order, by shortly after the deadline.
 // What is not done by then is undecided, and its work nobody waits for.
-func (s *Server) answerAll(ctx context.Context, e *endpoint, keys []string) []answer {
+func (s *Server) answerAll(ctx context.Context, e *endpoint, keys []string, deadline time.Time) []answer {
 	answers := make([]answer, len(keys))
 	var unknown []int
 	for i, key := range keys {
@@ -204,10 +204,12 @@ func (s *Server) answerAll(ctx context.Context, e *endpoint, keys []string) []an
 			unknown = append(unknown, i)
 		}
 	}
-	switch {
-	case len(unknown) == 0:
+	if len(unknown) == 0 {
 		return answers
-	case len(keys) == 1:
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if len(keys) == 1 {
 		answers[0] = s.answerOne(ctx, e, keys[0])
 		return answers
 	}

@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -108,9 +107,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, e *endpoint, b [
 	if err != nil {
 		return b, nil, err
 	}
-	ctx, cancel := context.WithDeadline(r.Context(), start.Add(e.timeout))
-	defer cancel()
-	answers := s.answerAll(ctx, e, distinct(keys))
+	answers := s.answerAll(r.Context(), e, distinct(keys), start.Add(e.timeout))
 	return e.write(b, answers, time.Now(), trace), answers, nil
 }
 

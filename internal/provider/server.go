@@ -48,7 +48,7 @@ type Options struct {
 	// and the verdict holds, a key is answered with what was said before. Nothing is
 	// remembered when it is nil.
 	Snapshot func() any
-	// AnswerBytes bounds what is remembered of answers: 32 MiB.
+	// AnswerBytes bounds what is remembered of answers: 64 MiB, some 20,000.
 	AnswerBytes int64
 	// Ready says why the provider is not ready yet; nil means it is. When the
 	// func itself is nil the provider is ready at once.
@@ -115,7 +115,7 @@ func New(options Options) (*Server, error) {
 		options.Random = rand.Reader
 	}
 	if options.AnswerBytes <= 0 {
-		options.AnswerBytes = 32 << 20
+		options.AnswerBytes = 64 << 20
 	}
 	if options.VerifyTimeout <= 0 {
 		options.VerifyTimeout = DefaultVerifyTimeout

@@ -149,19 +149,26 @@ func newSeries[M any](labels []Label, create func(...string) M) series[M] {
 
 func (s *series[M]) of(values []string) M {
 	var key [maxLabels]string
+	copy(key[:len(s.labels)], values)
+	if metric, ok := s.known(key); ok { // only series of values in the sets are
+		return metric
+	}
 	for i, label := range s.labels {
-		key[i] = Other
-		if i < len(values) && slices.Contains(label.Values, values[i]) {
-			key[i] = values[i]
+		if !slices.Contains(label.Values, key[i]) {
+			key[i] = Other
 		}
 	}
-	s.mu.RLock()
-	metric, ok := s.made[key]
-	s.mu.RUnlock()
-	if !ok {
-		metric = s.add(key)
+	if metric, ok := s.known(key); ok {
+		return metric
 	}
-	return metric
+	return s.add(key)
+}
+
+func (s *series[M]) known(key [maxLabels]string) (M, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	metric, ok := s.made[key]
+	return metric, ok
 }
 
 func (s *series[M]) add(key [maxLabels]string) M {
