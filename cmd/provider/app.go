@@ -39,6 +39,8 @@ type appOptions struct {
 	// contentCache is a directory and contentCacheSize its bound in MiB.
 	contentCache     string
 	contentCacheSize int64
+	// layout is asked in the place of registries, when it is set.
+	layout string
 	// cluster is set where the policies are objects of a cluster.
 	cluster      *clusterOptions
 	certificates *cluster.Certificates
@@ -107,8 +109,16 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 	}
 	credentials := azure.NewCredentials(azure.Options{})
 	vaults := newVaults(trust.Options{Credentials: credentials, Path: o.vaultCache, Log: o.log})
+	view := func(options store.ViewOptions) (verifier.Store, error) { return registries.View(options) }
+	if o.layout != "" {
+		layout, err := store.OpenLayout(o.layout)
+		if err != nil {
+			return nil, err
+		}
+		view = func(store.ViewOptions) (verifier.Store, error) { return layout, nil }
+	}
 	from, err := newPolicies(ctx, o, config.Environment{
-		View:       func(options store.ViewOptions) (verifier.Store, error) { return registries.View(options) },
+		View:       view,
 		Memory:     memory,
 		Revocation: revocation,
 		Azure:      auth.NewAzureExchanges(credentials, registries.Transport(), o.log),
@@ -142,6 +152,7 @@ type inspectOptions struct {
 	config, namespace, output string
 	timeout                   time.Duration
 	allowLoopback             bool
+	layout                    string
 }
 
 func (o *inspectOptions) add(command *cobra.Command) {
@@ -150,13 +161,14 @@ func (o *inspectOptions) add(command *cobra.Command) {
 	flags.StringVar(&o.namespace, "namespace", "", "the namespace that would ask; without it cluster policies only")
 	flags.DurationVar(&o.timeout, "timeout", 30*time.Second, "give up after this long")
 	flags.BoolVar(&o.allowLoopback, "allow-loopback", false, "let registries be on this machine, for development")
+	flags.StringVar(&o.layout, "oci-layout", "", "a directory with images and their signatures, to look at in the place of registries")
 	addOutput(command, &o.output)
 }
 
 // open wires the program for a command. Whoever looks at images on a terminal
 // wants to know what is wrong with the policies before the answer.
 func (o *inspectOptions) open(command *cobra.Command) (*app, error) {
-	app, err := newApp(command.Context(), appOptions{config: o.config, allowLoopback: o.allowLoopback})
+	app, err := newApp(command.Context(), appOptions{config: o.config, allowLoopback: o.allowLoopback, layout: o.layout})
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w. Say with --config where the policies are", err)
 	}

@@ -91,6 +91,9 @@ func TestEveryCommandInTheDocumentsRuns(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := w.registry.Export(t.Context(), "cart", "1.4", "export"); err != nil {
+		t.Fatal(err)
+	}
 	ran := 0
 	for file, page := range texts {
 		for _, line := range commands(page) {
