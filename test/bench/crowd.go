@@ -121,6 +121,7 @@ func (b *bench) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.report.demand(after.resident < 300*mib, "%d images take %.0f MiB", len(exchanges), after.resident/mib)
 	b.report.add(measureMemory, fmt.Sprintf("notation, %d images, c=%d", len(exchanges), clients), 0, values{
 		{"images/s", n / took.Seconds()}, {"CPU ms", milliseconds(after.cpu-idle.cpu) / n}, {"p99 ms", milliseconds(quantile(each, 0.99))},
 		{"idle MiB", idle.resident / mib}, {"MiB", after.resident / mib},
@@ -132,15 +133,22 @@ func (b *bench) memory(ctx context.Context) error {
 // faults has the registry fail at random. A signed image may be undecided; it
 // must not be refused.
 func (b *bench) faults(ctx context.Context) error {
-	for _, percent := range []int{5, 20} {
-		if err := b.faultsOf(ctx, percent); err != nil {
-			return fmt.Errorf("%d %%: %w", percent, err)
+	for _, f := range []struct {
+		name  string
+		fault registrytest.Fault
+		n     int
+	}{
+		{"5 % of requests answered 500, 1 % cut", registrytest.Each(atRandom(5, registrytest.Status(http.StatusInternalServerError)), atRandom(1, registrytest.Reset())), b.sizes.faults},
+		{"20 % of requests answered 500", atRandom(20, registrytest.Status(http.StatusInternalServerError)), min(b.sizes.faults, 1000)},
+	} {
+		if err := b.faultsOf(ctx, f.name, f.fault, f.n); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
 	return nil
 }
 
-func (b *bench) faultsOf(ctx context.Context, percent int) error {
+func (b *bench) faultsOf(ctx context.Context, name string, fault registrytest.Fault, images int) error {
 	const clients = 8
 	t, err := b.provider(ctx)
 	if err != nil {
@@ -148,10 +156,10 @@ func (b *bench) faultsOf(ctx context.Context, percent int) error {
 	}
 	defer t.stop()
 	registry := b.stage.registry
-	registry.SetFault(atRandom(percent, registrytest.Status(http.StatusInternalServerError)))
+	registry.SetFault(fault)
 	defer registry.SetFault(nil)
 
-	pending := exchangesOf(b.stage.many[:b.sizes.faults], byDigest, 1)
+	pending := exchangesOf(b.stage.many[:images], byDigest, 1)
 	ask := func() (each []time.Duration, counts [accepted + 1]int, err error) {
 		outcomes := make([]outcome, len(pending))
 		each, err = b.crowd(ctx, t, clients, pending, func(i int, answer []byte) error {
@@ -184,11 +192,11 @@ func (b *bench) faultsOf(ctx context.Context, percent int) error {
 	}
 	registry.Reset()
 	wrong := first[refused] + second[refused]
-	b.report.add(measureErrors, fmt.Sprintf("notation, %d %% of requests answered 500, c=%d", percent, clients), 0, values{
+	b.report.add(measureErrors, fmt.Sprintf("notation, %s, c=%d", name, clients), 0, values{
 		{"images", n}, {"refused", float64(wrong)}, {"undecided", float64(first[undecided])}, {"asked again", float64(second[undecided])},
 		{"p50 ms", milliseconds(quantile(each, 0.5))}, {"p99 ms", milliseconds(quantile(each, 0.99))}, {"requests", float64(requests) / n},
 	}...)
-	b.report.demand(wrong == 0, "%d signed images refused while %d %% of the registry's answers were errors", wrong, percent)
+	b.report.demand(wrong == 0, "%d signed images refused with %s", wrong, name)
 	return nil
 }
 

@@ -71,13 +71,15 @@ type sizes struct {
 	// tags and candidates are how long after an image was first asked for its
 	// tag, and what is attached to it, have to be looked up again.
 	tags, candidates time.Duration
+	// pods come within rollout.
+	pods    int
+	rollout time.Duration
 }
 
-// Two hundred images and 3,000 in all: as many as Ratify's figures were
-// measured with.
+// Two hundred images: as many as Ratify's figures were measured with.
 var (
-	full      = sizes{"full", 201, 101, 3000, 1000, 10, 100, 4, 600 * time.Millisecond, 11 * time.Second, 62 * time.Second}
-	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0, 0}
+	full      = sizes{"full", 201, 101, 10000, 10000, 3, 1000, 4, 600 * time.Millisecond, 11 * time.Second, 62 * time.Second, 10000, 50 * time.Second}
+	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0, 0, 500, 5 * time.Second}
 )
 
 // latencies of the registry: what a cache next door adds to a request, and
@@ -127,6 +129,8 @@ func (b *bench) run(ctx context.Context) error {
 		{"stampede", b.stampede},
 		{"memory", b.memory},
 		{"registry errors", b.faults},
+		{"rollout", b.rollout},
+		{"a slow registry", b.slowRegistry},
 	}
 	b.machine = newMachine()
 	b.report.begin(b.sizes.name, b.machine)

@@ -40,11 +40,13 @@ const (
 	measureHerd    = "stampede"
 	measureMemory  = "memory"
 	measureErrors  = "registry errors"
+	measureRollout = "rollout"
+	measureSlow    = "a slow registry"
 )
 
 // measures are the tables, in their order.
 var measures = []string{
-	measureCold, measureBatches, measureTokens, measureExpiry, measureWarm, measureHerd, measureMemory, measureErrors,
+	measureCold, measureBatches, measureTokens, measureExpiry, measureWarm, measureHerd, measureMemory, measureErrors, measureRollout, measureSlow,
 }
 
 // figure is a line of the report.
