@@ -9,6 +9,8 @@ type Registry struct {
 	PlainHTTP bool `json:"plainHTTP,omitempty"`
 	// CA is trusted for this host, in place of the system's roots.
 	CA *DataSource `json:"ca,omitempty"`
+	// ClientCertificate is shown to this host, and to no other, where it asks for one.
+	ClientCertificate *ClientCertificate `json:"clientCertificate,omitempty"`
 	// Auth is how to sign in; anonymous when absent.
 	Auth *RegistryAuth `json:"auth,omitempty"`
 	// TokenHosts are other hosts to which the registry may send us for a token,
@@ -34,6 +36,14 @@ type RegistryAuth struct {
 	Static        *StaticCredential `json:"static,omitempty" union:"auth"`
 	AzureIdentity `json:",inline"`
 	CloudIdentity `json:",inline"`
+}
+
+// ClientCertificate is a certificate of ours with its key, in PEM.
+type ClientCertificate struct {
+	// Certificate, with those between it and its authority behind it.
+	Certificate *DataSource `json:"certificate"`
+	// Key of the certificate.
+	Key *DataSource `json:"key"`
 }
 
 // Anonymous has no settings.

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -171,6 +172,9 @@ func (c *compiler) view(p *policy) verifier.Store {
 		if r.CA != nil {
 			registry.CAs = c.bundle(path+".ca", r.CA)
 		}
+		if r.ClientCertificate != nil {
+			registry.ClientCertificate = c.clientCertificate(path+".clientCertificate", r.ClientCertificate)
+		}
 		for _, host := range r.TokenHosts {
 			registry.TokenHosts = append(registry.TokenHosts, canonicalHost(host))
 		}
@@ -282,6 +286,18 @@ func (c *compiler) bundle(path string, s *api.DataSource) []byte {
 		c.problem(at, err.Error(), "Write certificates in PEM and nothing else")
 	}
 	return data
+}
+
+// clientCertificate reads a certificate with its key.
+func (c *compiler) clientCertificate(path string, s *api.ClientCertificate) *tls.Certificate {
+	certificate, _ := c.data(path+".certificate", *s.Certificate)
+	key, _ := c.data(path+".key", *s.Key)
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		c.problem(path, "the certificate and the key are no pair that can be read", "Write both in PEM, the certificate of the key first")
+		return nil
+	}
+	return &pair
 }
 
 // checkBundle reads every certificate, where x509.CertPool would pass over

@@ -2,6 +2,8 @@ package config
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -10,12 +12,14 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math/big"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
 	"github.com/countersign-dev/countersign/internal/store"
@@ -36,6 +40,9 @@ func (v *viewed) String() string {
 	var b strings.Builder
 	for _, r := range v.options.Registries {
 		fmt.Fprintf(&b, "%s plain=%v ca=%q tokens=%q redirects=%q", r.Host, r.PlainHTTP, r.CAs, r.TokenHosts, r.RedirectHosts)
+		if r.ClientCertificate != nil {
+			fmt.Fprintf(&b, " certificate=%x", r.ClientCertificate.Certificate)
+		}
 		if a, ok := r.Credential.(interface {
 			ID() string
 			Grant(host string) string
@@ -184,10 +191,12 @@ func goodDirectory(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	root := string(notationtest.NewRoot(notationtest.CertificateOptions{}).PEM())
+	client, other := clientPair(t), clientPair(t)
 	for name, text := range map[string]string{
 		"ca.crt": root, "other.crt": string(notationtest.NewRoot(notationtest.CertificateOptions{}).PEM()), "roots/a.crt": root, "more-roots/b.pem": root + root,
 		"ci.pub": newKey(), "other.pub": newKey(), "log.pub": newKey(),
 		"trusted-root.json": string(sigstoretest.TrustedRoot(sigstoretest.NewLog())), "other-root.json": string(sigstoretest.TrustedRoot(sigstoretest.NewLog())),
+		"client.crt": client[0], "client.key": client[1], "other-client.crt": other[0], "other-client.key": other[1],
 		"google.json": googleKey(t), "other-google.json": googleKey(t),
 		"password": "hunter2\n", "other-password": "hunter3", "config.json": "{}", "other.json": `{"auths": {"pull.example.com": {"username": "robot", "password": "hunter4"}}}`,
 	} {
@@ -291,6 +300,9 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"Registry.host":                               {"- host: hub.example.com", "- host: none.example.com"},
 		"Registry.plainHTTP":                          {"plainHTTP: true", "plainHTTP: false"},
 		"Registry.ca":                                 {"      ca: {file: ca.crt}\n", ""},
+		"Registry.clientCertificate":                  {"      clientCertificate: {certificate: {file: client.crt}, key: {file: client.key}}\n", ""},
+		"ClientCertificate.certificate":               {"certificate: {file: client.crt}, key: {file: client.key}", "certificate: {file: other-client.crt}, key: {file: client.key}"},
+		"ClientCertificate.key":                       {"certificate: {file: client.crt}, key: {file: client.key}", "certificate: {file: other-client.crt}, key: {file: other-client.key}"},
 		"Registry.redirectHosts":                      {"redirectHosts: [blobs.example.com]", "redirectHosts: [blobs.example.com:9000]"},
 		"Registry.tokenHosts":                         {"tokenHosts: [tokens.example.com:8443]", "tokenHosts: [tokens.example.com]"},
 		"Registry.auth":                               {"      auth: {dockerConfig: {path: config.json}}\n", ""},
@@ -460,4 +472,26 @@ func googleKey(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// clientPair is a certificate and its key, in PEM.
+func clientPair(t testing.TB) [2]string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return [2]string{
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+	}
 }

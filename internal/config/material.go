@@ -56,6 +56,10 @@ func gather(doc *Document, sources *sources) (material, []Problem) {
 	for i, r := range doc.Spec.Registries {
 		path := element("spec.registries", i)
 		g.data(path+".ca", r.CA)
+		if r.ClientCertificate != nil {
+			g.data(path+".clientCertificate.certificate", r.ClientCertificate.Certificate)
+			g.data(path+".clientCertificate.key", r.ClientCertificate.Key)
+		}
 		if r.Auth == nil {
 			continue
 		}

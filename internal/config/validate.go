@@ -165,6 +165,13 @@ func (v validator) registries() {
 			v.at(path+".ca", "there is no TLS with plainHTTP, and so nothing to use a CA for", "Delete one of them")
 		}
 		v.dataSource(path+".ca", r.CA)
+		if c := r.ClientCertificate; c != nil {
+			if r.PlainHTTP {
+				v.at(path+".clientCertificate", "there is no TLS with plainHTTP, and so nobody to show a certificate to", "Delete one of them")
+			}
+			v.dataSource(path+".clientCertificate.certificate", c.Certificate)
+			v.dataSource(path+".clientCertificate.key", c.Key)
+		}
 		v.limit(path+".tokenHosts", len(r.TokenHosts), api.MaxTokenHosts)
 		for j, host := range r.TokenHosts {
 			v.host(element(path+".tokenHosts", j), host)

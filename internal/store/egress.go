@@ -167,7 +167,7 @@ func (s *Store) dialer(may reach) *net.Dialer {
 
 // Transport reaches what trusted certificates and the like name, with the system's
 // roots and the same check of each address but that private ones may be dialled.
-func (s *Store) Transport() http.RoundTripper { return s.transport("", nil, true) }
+func (s *Store) Transport() http.RoundTripper { return s.transport("", nil, nil, true) }
 
 // redirectError is a redirect that is not followed.
 type redirectError struct {

@@ -213,10 +213,10 @@ func (s *Store) CloseIdleConnections() {
 	}
 }
 
-// transport gives the connections for one set of CAs; nil: the system's. A
-// connection is never shared between two sets, so that no view talks over a
-// connection whose certificate it would refuse.
-func (s *Store) transport(name string, roots *x509.CertPool, private bool) *http.Transport {
+// transport gives the connections for one set of CAs, nil: the system's, and one
+// certificate of ours. A connection is never shared between two, so that no view
+// talks over a connection whose certificate it would refuse, or as somebody else.
+func (s *Store) transport(name string, roots *x509.CertPool, ours *tls.Certificate, private bool) *http.Transport {
 	may := reach{s.options.AllowLoopback, private}
 	name = fmt.Sprint(private, " ", name)
 	s.mu.Lock()
@@ -245,6 +245,9 @@ func (s *Store) transport(name string, roots *x509.CertPool, private bool) *http
 		// A compressed manifest could expand to any size, and the specification
 		// compresses nothing.
 		DisableCompression: true,
+	}
+	if ours != nil {
+		t.TLSClientConfig.Certificates = []tls.Certificate{*ours}
 	}
 	s.transports[name] = t
 	return t

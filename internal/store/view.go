@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -48,6 +49,8 @@ type Registry struct {
 	// CAs are certificates in PEM. With any, they alone vouch for this host; for
 	// hosts that it refers to they are trusted beside the system's roots.
 	CAs []byte
+	// ClientCertificate is shown to this host where it asks for one, and to no other.
+	ClientCertificate *tls.Certificate
 	// Credential is asked whenever the host wants one; nil: anonymous.
 	Credential CredentialSource
 	// TokenHosts are further hosts, with their port, at which the registry's
@@ -107,6 +110,7 @@ func (v *View) ID() string { return v.id }
 func (s *Store) viewID(options ViewOptions) string {
 	type identity struct {
 		Host, CAs, Credential string
+		ClientCertificate     []byte
 		PlainHTTP             bool
 		TokenHosts            []string
 		RedirectHosts         []string
@@ -117,7 +121,7 @@ func (s *Store) viewID(options ViewOptions) string {
 		if r.Credential != nil {
 			credential = r.Credential.ID()
 		}
-		list = append(list, identity{r.Host, string(r.CAs), credential, r.PlainHTTP, r.TokenHosts, r.RedirectHosts})
+		list = append(list, identity{r.Host, string(r.CAs), credential, r.certificateID(), r.PlainHTTP, r.TokenHosts, r.RedirectHosts})
 	}
 	slices.SortFunc(list, func(a, b identity) int { return strings.Compare(a.Host, b.Host) })
 	data, err := json.Marshal(list)
@@ -150,14 +154,28 @@ func (s *Store) newClient(r Registry, named bool) (*client, error) {
 	return c, nil
 }
 
+// certificateID tells client certificates apart, and those who have the key of one
+// from those who only say so: without it there is no pair.
+func (r Registry) certificateID() []byte {
+	if r.ClientCertificate == nil {
+		return nil
+	}
+	sum := sha256.Sum256(bytes.Join(r.ClientCertificate.Certificate, nil))
+	return sum[:]
+}
+
 // router leads the registry's requests; those of one kind share connections.
 func (s *Store) router(r Registry, dialled string, named bool, kind string) (*router, error) {
 	trip := &router{host: dialled, named: r.names(dialled, named), loopback: s.options.AllowLoopback}
+	ownKind := kind
+	if r.ClientCertificate != nil {
+		ownKind += hex.EncodeToString(r.certificateID()) + " "
+	}
 	if len(r.CAs) == 0 {
 		for i, private := range []bool{false, true} {
-			trip.own[i] = s.transport(kind, nil, private)
+			trip.own[i] = s.transport(ownKind, nil, r.ClientCertificate, private)
+			trip.others[i] = s.transport(kind, nil, nil, private)
 		}
-		trip.others = trip.own
 		return trip, nil
 	}
 	own, err := x509.SystemCertPool()
@@ -169,9 +187,10 @@ func (s *Store) router(r Registry, dialled string, named bool, kind string) (*ro
 		return nil, fmt.Errorf("no certificate in ca")
 	}
 	sum := sha256.Sum256(r.CAs)
-	name := kind + hex.EncodeToString(sum[:])
+	name := hex.EncodeToString(sum[:])
 	for i, private := range []bool{false, true} {
-		trip.own[i], trip.others[i] = s.transport("only "+name, alone, private), s.transport("also "+name, own, private)
+		trip.own[i] = s.transport("only "+ownKind+name, alone, r.ClientCertificate, private)
+		trip.others[i] = s.transport("also "+kind+name, own, nil, private)
 	}
 	return trip, nil
 }

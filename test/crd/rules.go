@@ -182,6 +182,7 @@ func rules(name string, choice []string) []apiextensions.ValidationRule {
 	case "Registry":
 		return []apiextensions.ValidationRule{
 			rule("!has(self.ca) || !has(self.plainHTTP) || !self.plainHTTP", "there is no TLS with plainHTTP, and so nothing to use a ca for; delete one of them"),
+			rule("!has(self.clientCertificate) || !has(self.plainHTTP) || !self.plainHTTP", "there is no TLS with plainHTTP, and so nobody to show a certificate to; delete one of them"),
 			rule("!has(self.plainHTTP) || !self.plainHTTP || !has(self.auth) || !(has(self.auth.azureWorkloadIdentity) || has(self.auth.azureManagedIdentity) || has(self.auth.azureServicePrincipal) || has(self.auth.azureCLI) || has(self.auth.awsWorkloadIdentity) || has(self.auth.awsAccessKey) || has(self.auth.googleWorkloadIdentity) || has(self.auth.googleServiceAccount))",
 				"there is no TLS with plainHTTP, and an identity is shown over nothing else; delete plainHTTP"),
 		}

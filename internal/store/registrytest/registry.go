@@ -8,6 +8,8 @@
 package registrytest
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -27,6 +29,9 @@ import (
 type Options struct {
 	// TLS serves HTTPS with a certificate of the registry's own CA (see CA).
 	TLS bool
+	// Clients, with TLS, is the pool of authorities one of whose certificates a
+	// client must show.
+	Clients *x509.CertPool
 	// NoReferrersAPI answers the referrers API as distribution does: 404 in
 	// plain text. AttachReferrer then keeps the index of the referrers tag schema.
 	NoReferrersAPI bool
@@ -86,6 +91,9 @@ func New(options Options) (*Registry, error) {
 		return nil, fmt.Errorf("make a certificate: %w", err)
 	}
 	r.ca = ca
+	if options.Clients != nil {
+		config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, options.Clients
+	}
 	r.server.TLS = config
 	r.server.StartTLS()
 	return r, nil
