@@ -13,7 +13,7 @@ FUZZTIME    ?= 10s
 # What only talks to the API server is not inlined: 2 MB, and nobody waits for it.
 BUILDFLAGS  := -trimpath -tags=grpcnotrace -gcflags=k8s.io/...=-l -gcflags=sigs.k8s.io/...=-l -gcflags=github.com/go-openapi/...=-l
 # What make e2e runs, whole: make test stays under five minutes without it.
-CLUSTER     := bench|decisions|e2e|image|install|signers
+CLUSTER     := bench|decisions|e2e|image|install|shared|signers
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 
 export GOTOOLCHAIN := local
@@ -48,7 +48,7 @@ bench: build ## measure the real binary beside an echo provider, in 4 minutes (B
 
 e2e: tools ## a real API server, Gatekeeper, Cosign and the chart; the engines of Gatekeeper 3.23 and 3.20
 	go test -race -count=1 -run 'TestContract|TestL39' ./internal/verifier/... ./cmd/provider
-	cd test && go test -race -count=1 -p 1 -v ./bench ./decisions ./signers ./image ./e2e ./install
+	cd test && go test -race -count=1 -p 1 -v ./bench ./decisions ./shared ./signers ./image ./e2e ./install
 	cd test && go test -modfile=gatekeeper320.mod -tags gatekeeper320 -count=1 -v ./library ./azurepolicy
 
 tools: ## build what make e2e runs: etcd, Kubernetes, Gatekeeper, Helm, Cosign (kept in the cache)

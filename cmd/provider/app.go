@@ -39,6 +39,8 @@ type appOptions struct {
 	// contentCache is a directory and contentCacheSize its bound in MiB.
 	contentCache     string
 	contentCacheSize int64
+	// sharedCache is a directory with what is needed to share evidence.
+	sharedCache string
 	// layout is asked in the place of registries, when it is set.
 	layout string
 	// cluster is set where the policies are objects of a cluster.
@@ -97,6 +99,12 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 		var err error
 		if options.Content, err = store.OpenDirectory(o.contentCache, o.contentCacheSize<<20); err != nil {
 			o.log.Warn("nothing is kept on disk; registries are asked instead", slog.Any("error", err))
+		}
+	}
+	if o.sharedCache != "" {
+		var err error
+		if options.Shared, err = openShared(o.sharedCache, o.log); err != nil {
+			return nil, err
 		}
 	}
 	registries := store.New(options)

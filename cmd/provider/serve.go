@@ -31,6 +31,7 @@ type serveOptions struct {
 	logLevel                           string
 	allowLoopback                      bool
 	vaultCache, contentCache           string
+	sharedCache                        string
 	contentCacheSize                   int64
 	cluster                            clusterOptions
 	decisions                          decisionOptions
@@ -77,6 +78,7 @@ func serveCommand() *cobra.Command {
 	flags.StringVar(&o.vaultCache, "vault-cache", "", "a file that keeps what Azure Key Vaults hold, for a start while one is away; empty: none")
 	flags.StringVar(&o.contentCache, "content-cache", "", "a directory that keeps signatures and what they are in, by digest, beyond a restart; empty: none")
 	flags.Int64Var(&o.contentCacheSize, "content-cache-size", 512, "how many MiB it may have; what was not used for the longest goes first")
+	flags.StringVar(&o.sharedCache, "shared-cache", "", "a directory, as a Secret is mounted, that says where replicas share what they have read: url, secret and ca.crt; empty: nowhere")
 	flags.StringVar(&o.decisions.path, "decision-log", "", "a file for a JSON line about each decision, rotated at 64 MiB; empty: none")
 	flags.Uint64Var(&o.decisions.repeats, "decision-log-repeats", 100, "of so many repeated decisions one is written; 0: none")
 	flags.StringSliceVar(&o.decisions.redact, "decision-log-redact", nil, "fields whose values are replaced by a hash: image,message")
@@ -128,7 +130,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 			return err
 		}
 	}
-	options := appOptions{ratify: o.cluster.ratify, vaultCache: o.vaultCache, contentCache: o.contentCache, contentCacheSize: o.contentCacheSize, config: o.config, allowLoopback: o.allowLoopback, log: log, metrics: metrics}
+	options := appOptions{ratify: o.cluster.ratify, vaultCache: o.vaultCache, contentCache: o.contentCache, contentCacheSize: o.contentCacheSize, sharedCache: o.sharedCache, config: o.config, allowLoopback: o.allowLoopback, log: log, metrics: metrics}
 	if o.cluster.enabled {
 		options.cluster, options.certificates = &o.cluster, files
 		options.timeouts = [2]time.Duration{o.verifyTimeout, o.mutateTimeout}

@@ -55,6 +55,7 @@ var testRooms = []string{
 var owners = map[string][]string{
 	"oras.land/oras-go/":                       {"internal/store"},
 	"github.com/Azure/":                        {"internal/azure", "internal/store/auth", "internal/trust"},
+	"github.com/valkey-io/":                    {"internal/store"},
 	"github.com/aws/":                          {"internal/store/auth"},
 	"software.sslmate.com/src/go-pkcs12":       {"internal/trust"},
 	"github.com/notaryproject/":                {"internal/verifier/notation"},

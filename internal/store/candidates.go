@@ -198,6 +198,10 @@ func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, pl
 		if p, ok := s.lists.Get(key); ok && time.Now().Before(p.renewAt) {
 			return p, nil
 		}
+		if p, ok := s.options.Shared.part(ctx, key, s.options.ListTTL); ok {
+			s.lists.Put(key, p, p.cost(), p.until)
+			return p, nil
+		}
 		p := &part{listing: ask(ctx), made: time.Now()}
 		ttl := s.options.ListTTL
 		if len(p.entries) == 0 || p.err != nil {
@@ -208,6 +212,7 @@ func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, pl
 		if p.err == nil || verifier.AsError(p.err).Reason == verifier.ReasonLimitExceeded {
 			p.until, p.renewAt = p.made.Add(ttl), p.made.Add(ttl-ttl/renewedAhead)
 			s.lists.Put(key, p, p.cost(), p.until)
+			s.options.Shared.putPart(key, p)
 		}
 		return p, nil
 	}

@@ -45,14 +45,20 @@ func wrongSize(d ocispec.Descriptor, size int64) error {
 	}
 }
 
-// content gives content by digest from disk, or else from the registry.
+// content gives content by digest from disk, from another replica, or else from
+// the registry.
 func (c *client) content(ctx context.Context, repository string, d ocispec.Descriptor) ([]byte, error) {
 	if data, ok := c.store.options.Content.get(d.Digest); ok && int64(len(data)) == d.Size {
+		return data, nil
+	}
+	if data, ok := c.store.options.Shared.content(ctx, d.Digest); ok && int64(len(data)) == d.Size {
+		c.store.options.Content.put(d.Digest, data)
 		return data, nil
 	}
 	data, err := c.fetch(ctx, repository, d)
 	if err == nil {
 		c.store.options.Content.put(d.Digest, data)
+		c.store.options.Shared.putContent(d.Digest, data)
 	}
 	return data, err
 }

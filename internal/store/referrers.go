@@ -138,6 +138,8 @@ func (c *client) suffixed(ctx context.Context, repository string, subject digest
 	}
 	m := decodeManifest(d.MediaType, body)
 	c.store.manifests.Put(manifestKey(*d), m, m.cost(), forever())
+	c.store.options.Content.put(d.Digest, body)
+	c.store.options.Shared.putContent(d.Digest, body)
 	return listing{entries: []entry{{*d, verifier.SourceTagSuffix, suffix}}}
 }
 

@@ -68,6 +68,8 @@ type Options struct {
 	ContentBytes, ListBytes int64
 	// Content keeps blobs and manifests beyond the process; nil: nothing does.
 	Content *Directory
+	// Shared is evidence that other replicas have read; nil: there are none.
+	Shared *Shared
 
 	// AllowLoopback lets the store dial loopback addresses. For development.
 	AllowLoopback bool
@@ -136,8 +138,8 @@ func set[T comparable](field *T, standard T) {
 // what it may read itself. Safe for concurrent use.
 type Store struct {
 	options Options
-	// idKey makes view ids useless outside this process: they are made from
-	// credentials.
+	// idKey makes view ids useless outside this process, and the replicas that it
+	// shares with: they are made from credentials.
 	idKey [32]byte
 
 	manifests *cache.Cache[*manifest] // by digest
@@ -186,6 +188,9 @@ func New(options Options) *Store {
 		contacts:     map[string]chan struct{}{},
 	}
 	_, _ = rand.Read(s.idKey[:]) // never fails, says its documentation
+	if options.Shared != nil {
+		s.idKey = options.Shared.viewKey()
+	}
 	return s
 }
 
@@ -200,6 +205,9 @@ func (s *Store) Stats() map[string]cache.Stats {
 	}
 	if s.options.Content != nil {
 		stats["disk"] = s.options.Content.Stats()
+	}
+	if s.options.Shared != nil {
+		stats["shared"] = s.options.Shared.Stats()
 	}
 	return stats
 }

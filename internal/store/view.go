@@ -231,6 +231,12 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 		if n, ok := s.tags.Get(key); ok && time.Now().Before(n.renewAt) {
 			return n, nil
 		}
+		var d digest.Digest
+		if until, ok := s.options.Shared.recall(ctx, key, ttl, &d); ok && d.Validate() == nil {
+			n := named{digest: d, until: until, renewAt: until.Add(-ttl / renewedAhead)}
+			s.tags.Put(key, n, int64(len(d)), until)
+			return n, nil
+		}
 		c := v.client(ref.Registry)
 		d, err := c.resolve(ctx, ref.Repository, ref.Tag)
 		if err != nil {
@@ -239,6 +245,7 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 		now := time.Now()
 		n := named{digest: d, until: now.Add(ttl), renewAt: now.Add(ttl - ttl/renewedAhead)}
 		s.tags.Put(key, n, int64(len(d)), n.until)
+		s.options.Shared.remember(key, d, n.until)
 		s.subjects.Put(c.key("subject", ref.Repository, d.String()), struct{}{}, 0, now.Add(s.options.ListTTL))
 		return n, nil
 	}

@@ -1,0 +1,351 @@
+package store
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/valkey-io/valkey-go"
+
+	"github.com/countersign-dev/countersign/internal/cache"
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+const (
+	// sharedPatience is how long anybody waits for the server: less than a registry
+	// in the next room takes. Once it is longer, it is not asked until it answers
+	// somebody who does not wait.
+	sharedPatience = 5 * time.Millisecond
+	// sharedProbe is how often that is tried, at first; it doubles up to
+	// maxSharedProbe.
+	sharedProbe, maxSharedProbe = 100 * time.Millisecond, 30 * time.Second
+	// maxSharedBytes bounds one value: evidence is some kilobytes.
+	maxSharedBytes = 1 << 20
+	// maxSharedWrites is how many writes are under way; more are not made.
+	maxSharedWrites = 64
+	// sharedContentTTL is how long content stays that nobody asks for.
+	sharedContentTTL = 24 * time.Hour
+	// minSecret is the least that a secret for HMAC-SHA-256 should have.
+	minSecret = 32
+	// sharedPrefix is what every key begins with; the figure is the form's version.
+	sharedPrefix = "countersign:1:"
+)
+
+// Shared is evidence that replicas share through a Valkey or Redis server: content
+// by digest, which is hashed at each read, and for as long as it holds what a tag
+// names and what is attached to a digest, under a MAC with the key and the end of
+// it. Decisions are not in it. Whatever the server does, or does not do, changes no
+// decision and costs a decision five milliseconds at most. Safe for concurrent use.
+type Shared struct {
+	options valkey.ClientOption
+	secret  []byte
+	log     *slog.Logger
+	writes  chan struct{}
+	closed  chan struct{}
+
+	hits, misses atomic.Uint64
+
+	mu      sync.Mutex // guards all below
+	client  valkey.Client
+	working bool // whether it answers in time
+	probing bool
+}
+
+// SharedOptions say where the server is.
+type SharedOptions struct {
+	// URL as redis://user:password@host:6379/0, with rediss for TLS. More addresses
+	// are given by addr=host:port; master_set=name makes them Sentinels. A cluster is
+	// found out.
+	URL string
+	// CAs are certificates in PEM that vouch for the server, in the place of the
+	// system's.
+	CAs []byte
+	// Secret is the same for all replicas that share, and nobody else's: 32 bytes.
+	Secret []byte
+	// Log hears when the server comes and goes; nil: nobody.
+	Log *slog.Logger
+}
+
+// NewShared reads the options. It connects behind.
+func NewShared(o SharedOptions) (*Shared, error) {
+	options, err := valkey.ParseURL(o.URL)
+	if err != nil {
+		return nil, errors.New("the URL of the shared cache is not one: write redis://HOST:6379, or rediss:// for TLS") // it may hold a password
+	}
+	if len(o.Secret) < minSecret {
+		return nil, fmt.Errorf("the secret of the shared cache has %d bytes, and needs %d", len(o.Secret), minSecret)
+	}
+	if options.TLSConfig != nil {
+		options.TLSConfig.InsecureSkipVerify = false
+	}
+	if len(o.CAs) > 0 {
+		if options.TLSConfig == nil {
+			return nil, errors.New("there is no TLS, and so nothing to use a CA for: write rediss://")
+		}
+		options.TLSConfig.RootCAs = x509.NewCertPool()
+		if !options.TLSConfig.RootCAs.AppendCertsFromPEM(o.CAs) {
+			return nil, errors.New("the CA of the shared cache holds no certificate")
+		}
+	}
+	options.DisableCache, options.DisableRetry, options.ClientName = true, true, "countersign"
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Shared{options: options, secret: o.Secret, log: o.Log, writes: make(chan struct{}, maxSharedWrites), closed: make(chan struct{})}
+	s.probe()
+	return s, nil
+}
+
+// Stats tells how it fares: how often something was found.
+func (s *Shared) Stats() cache.Stats {
+	return cache.Stats{Hits: s.hits.Load(), Misses: s.misses.Load()}
+}
+
+// Close ends the connections. It is called once.
+func (s *Shared) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.working = false
+	close(s.closed)
+	if s.client != nil {
+		s.client.Close()
+	}
+}
+
+// use gives the client if it answers in time.
+func (s *Shared) use() valkey.Client {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.working {
+		return nil
+	}
+	return s.client
+}
+
+// probe tries behind until the server answers in time.
+func (s *Shared) probe() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.working = false
+	if s.probing {
+		return
+	}
+	s.probing = true
+	go func() {
+		for pause := sharedProbe; ; pause = min(2*pause, maxSharedProbe) {
+			if s.answers() {
+				s.log.Info("the shared cache answers")
+				return
+			}
+			select {
+			case <-time.After(pause):
+			case <-s.closed:
+				return
+			}
+		}
+	}()
+}
+
+// answers connects where that was not done, and asks for a sign of life.
+func (s *Shared) answers() bool {
+	s.mu.Lock()
+	client := s.client
+	s.mu.Unlock()
+	if client == nil {
+		made, err := valkey.NewClient(s.options)
+		if err != nil {
+			s.log.Debug("the shared cache cannot be reached", slog.Any("error", err))
+			return false
+		}
+		client = made
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), sharedPatience)
+	defer cancel()
+	err := client.Do(ctx, client.B().Ping().Build()).Error()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.client = client
+	select {
+	case <-s.closed:
+		client.Close()
+		return true
+	default:
+	}
+	if err != nil {
+		return false
+	}
+	s.working, s.probing = true, false
+	return true
+}
+
+// get reads a value.
+func (s *Shared) get(ctx context.Context, key string) ([]byte, bool) {
+	if s == nil {
+		return nil, false
+	}
+	client := s.use()
+	if client == nil {
+		s.misses.Add(1)
+		return nil, false
+	}
+	patient, cancel := context.WithTimeout(ctx, sharedPatience)
+	defer cancel()
+	data, err := client.Do(patient, client.B().Getrange().Key(sharedPrefix+key).Start(0).End(maxSharedBytes).Build()).AsBytes()
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("the shared cache does not answer in time, and is left alone", slog.Any("error", err))
+		s.probe()
+	}
+	if err != nil || len(data) == 0 || len(data) > maxSharedBytes {
+		s.misses.Add(1)
+		return nil, false
+	}
+	return data, true
+}
+
+// put writes a value behind the caller. Whether it was written nobody learns.
+func (s *Shared) put(key string, data []byte, ttl time.Duration) {
+	if s == nil || len(data) > maxSharedBytes || ttl < time.Millisecond {
+		return
+	}
+	client := s.use()
+	if client == nil {
+		return
+	}
+	select {
+	case s.writes <- struct{}{}:
+	default:
+		return
+	}
+	go func() {
+		defer func() { <-s.writes }()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		err := client.Do(ctx, client.B().Set().Key(sharedPrefix+key).Value(valkey.BinaryString(data)).PxMilliseconds(ttl.Milliseconds()).Build()).Error()
+		if err != nil {
+			s.log.Debug("the shared cache did not take a value", slog.Any("error", err))
+		}
+	}()
+}
+
+func contentKey(of digest.Digest) string { return "content:" + of.String() }
+
+// content gives content if its bytes are what the digest says.
+func (s *Shared) content(ctx context.Context, of digest.Digest) ([]byte, bool) {
+	data, ok := s.get(ctx, contentKey(of))
+	if !ok {
+		return nil, false
+	}
+	if of.Algorithm().FromBytes(data) != of {
+		s.misses.Add(1)
+		return nil, false
+	}
+	s.hits.Add(1)
+	return data, true
+}
+
+func (s *Shared) putContent(of digest.Digest, data []byte) {
+	if s != nil {
+		s.put(contentKey(of), data, sharedContentTTL)
+	}
+}
+
+// recall gives what was put under the key, if we or another replica put it there
+// and it still holds: for longer than the part of its life in which it is renewed.
+func (s *Shared) recall(ctx context.Context, key string, ttl time.Duration, v any) (until time.Time, ok bool) {
+	if s == nil {
+		return time.Time{}, false
+	}
+	data, ok := s.get(ctx, s.hidden(key))
+	if !ok {
+		return time.Time{}, false
+	}
+	now := time.Now()
+	if len(data) > sha256.Size+8 && hmac.Equal(data[:sha256.Size], s.mac(key, data[sha256.Size:])) {
+		until = time.Unix(0, int64(binary.BigEndian.Uint64(data[sha256.Size:]))) //nolint:gosec // G115: we wrote it
+		if until.After(now.Add(ttl/renewedAhead)) && !until.After(now.Add(ttl)) && json.Unmarshal(data[sha256.Size+8:], v) == nil {
+			s.hits.Add(1)
+			return until, true
+		}
+	}
+	s.misses.Add(1)
+	return time.Time{}, false
+}
+
+// remember puts what holds until then under the key.
+func (s *Shared) remember(key string, v any, until time.Time) {
+	if s == nil {
+		return
+	}
+	payload, err := json.Marshal(v)
+	if err != nil {
+		return
+	}
+	signed := append(binary.BigEndian.AppendUint64(nil, uint64(until.UnixNano())), payload...)
+	s.put(s.hidden(key), append(s.mac(key, signed), signed...), time.Until(until))
+}
+
+// mac is over all that a value means: what it is about, until when, and what.
+func (s *Shared) mac(key string, signed []byte) []byte {
+	h := hmac.New(sha256.New, s.secret)
+	_, _ = fmt.Fprintf(h, "%d %s ", len(key), key)
+	_, _ = h.Write(signed)
+	return h.Sum(nil)
+}
+
+// hidden is a key that tells nobody what image it is about.
+func (s *Shared) hidden(key string) string {
+	return fmt.Sprintf("entry:%x", s.mac("name", []byte(key)))
+}
+
+// viewKey makes the same ids of the same views in all replicas.
+func (s *Shared) viewKey() [32]byte { return [32]byte(s.mac("view", nil)) }
+
+// sharedPart is a part as others read it.
+type sharedPart struct {
+	NoAPI   bool          `json:"noAPI,omitempty"`
+	Entries []sharedEntry `json:"entries"`
+}
+
+type sharedEntry struct {
+	Descriptor ocispec.Descriptor `json:"descriptor"`
+	Source     verifier.Source    `json:"source"`
+	Suffix     string             `json:"suffix,omitempty"`
+}
+
+// part gives what one place holds.
+func (s *Shared) part(ctx context.Context, key string, ttl time.Duration) (*part, bool) {
+	var shared sharedPart
+	until, ok := s.recall(ctx, key, ttl, &shared)
+	if !ok {
+		return nil, false
+	}
+	p := &part{listing: listing{noAPI: shared.NoAPI}, until: until, made: until.Add(-ttl), renewAt: until.Add(-ttl / renewedAhead)}
+	for _, e := range shared.Entries {
+		p.entries = append(p.entries, entry{e.Descriptor, e.Source, e.Suffix})
+	}
+	return p, true
+}
+
+// putPart shares a part that was read whole and is not empty: nothing found is
+// believed for a moment only, by who found nothing.
+func (s *Shared) putPart(key string, p *part) {
+	if s == nil || p.err != nil || len(p.entries) == 0 {
+		return
+	}
+	shared := sharedPart{NoAPI: p.noAPI}
+	for _, e := range p.entries {
+		shared.Entries = append(shared.Entries, sharedEntry{e.descriptor, e.source, e.suffix})
+	}
+	s.remember(key, shared, p.until)
+}
