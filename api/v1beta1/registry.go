@@ -11,6 +11,10 @@ type Registry struct {
 	CA *DataSource `json:"ca,omitempty"`
 	// ClientCertificate is shown to this host, and to no other, where it asks for one.
 	ClientCertificate *ClientCertificate `json:"clientCertificate,omitempty"`
+	// Mirror is asked in the place of this host, for everything: a host, with its
+	// port unless that is 443, and what goes before the repository there. How it is
+	// asked is written in an entry of its own.
+	Mirror string `json:"mirror,omitempty"`
 	// Auth is how to sign in; anonymous when absent.
 	Auth *RegistryAuth `json:"auth,omitempty"`
 	// TokenHosts are other hosts to which the registry may send us for a token,

@@ -175,6 +175,10 @@ func (c *compiler) view(p *policy) verifier.Store {
 		if r.ClientCertificate != nil {
 			registry.ClientCertificate = c.clientCertificate(path+".clientCertificate", r.ClientCertificate)
 		}
+		if r.Mirror != "" {
+			host, path, _ := strings.Cut(r.Mirror, "/")
+			registry.Mirror = strings.TrimSuffix(canonicalHost(host)+"/"+path, "/")
+		}
 		for _, host := range r.TokenHosts {
 			registry.TokenHosts = append(registry.TokenHosts, canonicalHost(host))
 		}

@@ -57,6 +57,8 @@ func TestRegistryOptions(t *testing.T) {
 		"shop.example.com:5000 plain=true ca=false tokens=[]",
 		"hub.example.com plain=false ca=true tokens=[] *auth.DockerConfig: no credential, <nil>",
 		"vault.example.com plain=false ca=false tokens=[tokens.example.com:8443] *auth.Static: the password of vault, <nil>",
+		"hub.example.net plain=false ca=false tokens=[]",
+		"mirror.example.com plain=false ca=false tokens=[] *auth.Static: an access token, <nil>",
 		"token.example.com plain=false ca=false tokens=[] *auth.Static: an access token, <nil>",
 		"pull.example.com plain=false ca=true tokens=[] *auth.PullSecret: no credential, <nil>",
 	}, got); diff != "" {

@@ -39,7 +39,7 @@ type viewed struct {
 func (v *viewed) String() string {
 	var b strings.Builder
 	for _, r := range v.options.Registries {
-		fmt.Fprintf(&b, "%s plain=%v ca=%q tokens=%q redirects=%q", r.Host, r.PlainHTTP, r.CAs, r.TokenHosts, r.RedirectHosts)
+		fmt.Fprintf(&b, "%s plain=%v ca=%q mirror=%s tokens=%q redirects=%q", r.Host, r.PlainHTTP, r.CAs, r.Mirror, r.TokenHosts, r.RedirectHosts)
 		if r.ClientCertificate != nil {
 			fmt.Fprintf(&b, " certificate=%x", r.ClientCertificate.Certificate)
 		}
@@ -300,6 +300,7 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"Registry.host":                               {"- host: hub.example.com", "- host: none.example.com"},
 		"Registry.plainHTTP":                          {"plainHTTP: true", "plainHTTP: false"},
 		"Registry.ca":                                 {"      ca: {file: ca.crt}\n", ""},
+		"Registry.mirror":                             {"      mirror: mirror.example.com/hub\n", "      mirror: mirror.example.com/other\n"},
 		"Registry.clientCertificate":                  {"      clientCertificate: {certificate: {file: client.crt}, key: {file: client.key}}\n", ""},
 		"ClientCertificate.certificate":               {"certificate: {file: client.crt}, key: {file: client.key}", "certificate: {file: other-client.crt}, key: {file: client.key}"},
 		"ClientCertificate.key":                       {"certificate: {file: client.crt}, key: {file: client.key}", "certificate: {file: other-client.crt}, key: {file: other-client.key}"},

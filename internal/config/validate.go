@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -172,6 +173,7 @@ func (v validator) registries() {
 			v.dataSource(path+".clientCertificate.certificate", c.Certificate)
 			v.dataSource(path+".clientCertificate.key", c.Key)
 		}
+		v.mirror(path, r)
 		v.limit(path+".tokenHosts", len(r.TokenHosts), api.MaxTokenHosts)
 		for j, host := range r.TokenHosts {
 			v.host(element(path+".tokenHosts", j), host)
@@ -217,8 +219,22 @@ func (v validator) registryHost(path, text string, i int, first map[string]int) 
 		return
 	}
 	first[host] = i
-	if !v.covers(host) && !v.keepsSignatures(host) {
+	if !v.covers(host) && !v.keepsSignatures(host) && !v.mirrors(host) {
 		v.at(path, "no pattern of spec.images names an image on "+quote(host), "Correct the host, or delete the entry")
+	}
+}
+
+// mirror checks what is asked in the place of a registry.
+func (v validator) mirror(path string, r api.Registry) {
+	if r.Mirror == "" {
+		return
+	}
+	host, below, _ := strings.Cut(r.Mirror, "/")
+	if _, e := parsePattern(strings.TrimSuffix(host+"/"+below, "/") + "/**"); e != nil || strings.Contains(r.Mirror, "*") || host == "" {
+		v.at(path+".mirror", quote(r.Mirror)+" is not the place of a mirror", "Write its host and what goes before repositories there, as mirror.example.com/hub")
+	}
+	if r.Auth != nil || r.CA != nil || r.ClientCertificate != nil || r.PlainHTTP || len(r.TokenHosts)+len(r.RedirectHosts) > 0 {
+		v.at(path+".mirror", "nobody asks "+quote(r.Host)+" itself, and how its mirror is asked is another entry", "Write these options in an entry for "+host)
 	}
 }
 
@@ -250,6 +266,14 @@ func (v validator) covers(host string) bool {
 		}
 	}
 	return len(v.doc.Spec.Images) == 0
+}
+
+// mirrors reports whether the host is a mirror of another entry.
+func (v validator) mirrors(host string) bool {
+	return slices.ContainsFunc(v.doc.Spec.Registries, func(r api.Registry) bool {
+		of, _, _ := strings.Cut(r.Mirror, "/")
+		return of != "" && canonicalHost(of) == host
+	})
 }
 
 // keepsSignatures reports whether a check looks for signatures on the host.

@@ -96,7 +96,7 @@ func (v *View) candidates(ctx context.Context, subject verifier.Subject, wanted 
 // Exists implements verifier.Store.
 func (v *View) Exists(ctx context.Context, subject verifier.Subject) error {
 	c := v.client(subject.Reference.Registry)
-	if err := c.exists(ctx, subject.Reference.Repository, subject.Digest); err != nil {
+	if err := c.exists(ctx, c.repository(subject.Reference), subject.Digest); err != nil {
 		return gaveUp(c.host, err)
 	}
 	return nil
@@ -172,19 +172,19 @@ func (v *View) leftovers(ctx context.Context, c *client, subject verifier.Subjec
 
 func (v *View) byAPI(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, string) {
 	return v.part(ctx, c, subject, "api "+strings.Join(wanted.ArtifactTypes, ","), func(ctx context.Context) listing {
-		return c.referrersByAPI(ctx, subject.Reference.Repository, subject.Digest, wanted)
+		return c.referrersByAPI(ctx, c.repository(subject.Reference), subject.Digest, wanted)
 	})
 }
 
 func (v *View) byTag(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, string) {
 	return v.part(ctx, c, subject, "tag "+strings.Join(wanted.ArtifactTypes, ","), func(ctx context.Context) listing {
-		return c.referrersByTag(ctx, subject.Reference.Repository, subject.Digest, wanted)
+		return c.referrersByTag(ctx, c.repository(subject.Reference), subject.Digest, wanted)
 	})
 }
 
 func (v *View) suffixed(ctx context.Context, c *client, subject verifier.Subject, suffix string) (*part, []string) {
 	p, key := v.part(ctx, c, subject, "suffix "+suffix, func(ctx context.Context) listing {
-		return c.suffixed(ctx, subject.Reference.Repository, subject.Digest, suffix)
+		return c.suffixed(ctx, c.repository(subject.Reference), subject.Digest, suffix)
 	})
 	return p, []string{key}
 }
@@ -193,7 +193,7 @@ func (v *View) suffixed(ctx context.Context, c *client, subject verifier.Subject
 // for all who want it now, and its key in memory.
 func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, place string, ask func(context.Context) listing) (*part, string) {
 	s := v.store
-	key := c.key("list", subject.Reference.Repository, subject.Digest.String(), place)
+	key := c.key("list", c.repository(subject.Reference), subject.Digest.String(), place)
 	read := func(ctx context.Context) (*part, error) {
 		if p, ok := s.lists.Get(key); ok && time.Now().Before(p.renewAt) {
 			return p, nil
@@ -313,7 +313,7 @@ func (v *View) candidate(ctx context.Context, c *client, e entry, subject verifi
 			skip:      e.source != verifier.SourceTagSuffix && !selects(wanted, d.ArtifactType),
 		}
 	}
-	m, err := v.manifest(ctx, c, subject.Reference.Repository, d)
+	m, err := v.manifest(ctx, c, c.repository(subject.Reference), d)
 	if err != nil {
 		return found{candidate: unread, err: gaveUp(c.host, err)}
 	}

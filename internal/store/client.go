@@ -23,6 +23,7 @@ type client struct {
 	registry Registry
 	scheme   string
 	host     string // as dialled: docker.io is at registry-1.docker.io
+	prefix   string // of repositories, at a mirror
 	http     *http.Client
 	second   *http.Client // over connections of its own, see hedge
 	tokens   *http.Client // does not leave the token endpoint's origin
@@ -58,6 +59,9 @@ type gate struct {
 	until  time.Time
 	status int
 }
+
+// repository is what the reference's is called at the host.
+func (c *client) repository(ref verifier.Reference) string { return c.prefix + ref.Repository }
 
 func (c *client) endpoint(repository, rest string) *url.URL {
 	return &url.URL{Scheme: c.scheme, Host: c.host, Path: "/v2/" + repository + "/" + rest}

@@ -53,6 +53,10 @@ type Registry struct {
 	ClientCertificate *tls.Certificate
 	// Credential is asked whenever the host wants one; nil: anonymous.
 	Credential CredentialSource
+	// Mirror, where it is set, is asked in the place of the host: a host and what
+	// goes before the repository there, as mirror.example.com/hub. How it is asked is
+	// what the view has of that host, and nothing else of this Registry counts.
+	Mirror string
 	// TokenHosts are further hosts, with their port, at which the registry's
 	// token endpoint may be shown the credential.
 	TokenHosts []string
@@ -96,6 +100,16 @@ func (s *Store) View(options ViewOptions) (*View, error) {
 		}
 		v.clients[registry.Host] = c
 	}
+	for _, registry := range options.Registries {
+		if registry.Mirror != "" {
+			host, path, _ := strings.Cut(registry.Mirror, "/")
+			mirror := *v.clientOf(host, true)
+			if mirror.prefix = path; path != "" {
+				mirror.prefix += "/"
+			}
+			v.clients[registry.Host] = &mirror
+		}
+	}
 	v.id = s.viewID(options)
 	for _, c := range v.clients {
 		c.view = v.id
@@ -111,6 +125,7 @@ func (s *Store) viewID(options ViewOptions) string {
 	type identity struct {
 		Host, CAs, Credential string
 		ClientCertificate     []byte
+		Mirror                string
 		PlainHTTP             bool
 		TokenHosts            []string
 		RedirectHosts         []string
@@ -121,7 +136,7 @@ func (s *Store) viewID(options ViewOptions) string {
 		if r.Credential != nil {
 			credential = r.Credential.ID()
 		}
-		list = append(list, identity{r.Host, string(r.CAs), credential, r.certificateID(), r.PlainHTTP, r.TokenHosts, r.RedirectHosts})
+		list = append(list, identity{r.Host, string(r.CAs), credential, r.certificateID(), r.Mirror, r.PlainHTTP, r.TokenHosts, r.RedirectHosts})
 	}
 	slices.SortFunc(list, func(a, b identity) int { return strings.Compare(a.Host, b.Host) })
 	data, err := json.Marshal(list)
@@ -197,12 +212,17 @@ func (s *Store) router(r Registry, dialled string, named bool, kind string) (*ro
 
 // client gives the client for the host.
 func (v *View) client(host string) *client {
+	return v.clientOf(host, v.private || slices.Contains(v.named, host))
+}
+
+// clientOf does the same; named says whether the policy names the host.
+func (v *View) clientOf(host string, named bool) *client {
 	if c, ok := v.clients[host]; ok {
 		return c
 	}
 	registry := v.others
 	registry.Host = host
-	c, err := v.store.newClient(registry, v.private || slices.Contains(v.named, host))
+	c, err := v.store.newClient(registry, named)
 	if err != nil {
 		panic(err) // only CAs can be wrong
 	}
@@ -238,7 +258,7 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 			return n, nil
 		}
 		c := v.client(ref.Registry)
-		d, err := c.resolve(ctx, ref.Repository, ref.Tag)
+		d, err := c.resolve(ctx, c.repository(ref), ref.Tag)
 		if err != nil {
 			return named{}, err
 		}
@@ -246,7 +266,7 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 		n := named{digest: d, until: now.Add(ttl), renewAt: now.Add(ttl - ttl/renewedAhead)}
 		s.tags.Put(key, n, int64(len(d)), n.until)
 		s.options.Shared.remember(key, d, n.until)
-		s.subjects.Put(c.key("subject", ref.Repository, d.String()), struct{}{}, 0, now.Add(s.options.ListTTL))
+		s.subjects.Put(c.key("subject", c.repository(ref), d.String()), struct{}{}, 0, now.Add(s.options.ListTTL))
 		return n, nil
 	}
 	n, ok := s.tags.Get(key)
@@ -294,7 +314,8 @@ func (v *View) Fetch(ctx context.Context, subject verifier.Subject, d ocispec.De
 	if err := check(d, limit); err != nil {
 		return nil, err
 	}
-	c, repository := v.client(subject.Reference.Registry), subject.Reference.Repository
+	c := v.client(subject.Reference.Registry)
+	repository := c.repository(subject.Reference)
 	data, ok := v.store.blobs.Get(d.Digest.String())
 	if !ok {
 		var err error

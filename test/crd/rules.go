@@ -56,6 +56,7 @@ func limits() map[string]bounds {
 		"AzureWorkloadIdentity.endpoints":    {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
 		"AzureManagedIdentity.endpoints":     {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
 		"AzureServicePrincipal.endpoints":    {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
+		"Registry.mirror":                    {1, 255, 0, `^[^/@*\s]+(/[^@*\s]+)?$`, "write its host and what goes before repositories there, as mirror.example.com/hub"},
 		"AWSWorkloadIdentity.roleARN":        {1, 2048, 0, `^arn:`, ""},
 		"AWSAccessKey.accessKeyID":           {1, 128, 0, `^\w+$`, ""},
 		"AzureCLI.endpoints":                 {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
