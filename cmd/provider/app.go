@@ -71,6 +71,8 @@ func (f files) refresh(ctx context.Context) { f.Reload(ctx) }
 type app struct {
 	policies
 	vaults *vaults
+	// content is what is kept on disk; nil: nothing is.
+	content *store.Directory
 }
 
 // Ready says why nothing can be decided, or gives nil.
@@ -141,7 +143,7 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 		showExemptions(o.metrics, from.Snapshot)
 		showVaults(o.metrics, vaults.Ages)
 	}
-	return &app{from, vaults}, nil
+	return &app{from, vaults, options.Content}, nil
 }
 
 func newPolicies(ctx context.Context, o appOptions, env config.Environment) (policies, error) {

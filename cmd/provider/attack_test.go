@@ -37,8 +37,9 @@ spec:
 // scene is a world under a policy, with the wired program over it.
 type scene struct {
 	*world
-	app    *app
-	policy string // path of the policy file
+	app     *app
+	policy  string // path of the policy file
+	content string // path of what is kept on disk; empty: nothing is
 }
 
 func newScene(t *testing.T, options registrytest.Options, policy string) *scene {
@@ -46,12 +47,18 @@ func newScene(t *testing.T, options registrytest.Options, policy string) *scene 
 	dir := t.TempDir()
 	s := &scene{world: newWorld(t, dir, options), policy: filepath.Join(dir, "policy.yaml")}
 	s.write(t, policy)
-	app, err := newApp(t.Context(), appOptions{config: s.policy, allowLoopback: true})
+	s.start(t)
+	return s
+}
+
+// start wires the program anew: what it remembers is what is on disk.
+func (s *scene) start(t *testing.T) {
+	t.Helper()
+	app, err := newApp(t.Context(), appOptions{config: s.policy, allowLoopback: true, contentCache: s.content, contentCacheSize: 64})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.app = app
-	return s
 }
 
 func (s *scene) write(t *testing.T, policy string) {

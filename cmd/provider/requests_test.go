@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"runtime"
 	"strings"
@@ -141,6 +142,44 @@ func TestRequestsOfACosignDecision(t *testing.T) {
 			expect(t, s.verify(t, image), "TRUSTED/TRUSTED")
 			if n := len(s.registry.Requests()); n > 0 {
 				t.Errorf("warm: %v", s.registry.Requests())
+			}
+		})
+	}
+}
+
+// TestRequestsAfterARestart: lists are asked for, and what they name is on disk.
+func TestRequestsAfterARestart(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy, content string
+		files, requests int
+	}{
+		"Notation": {trusting("wabbit"), "image cart:1.4\nsign cart:1.4 by=wabbit", 2, 1},
+		// Where it was found is not remembered, so that both places are asked.
+		"Cosign's tag":  {trustingKeys("ignored", "ci"), "image cart:1.4\ncosign cart:1.4 by=ci as=tag", 2, 2},
+		"Cosign bundle": {trustingKeys("ignored", "ci"), "image cart:1.4\ncosign cart:1.4 by=ci as=bundle", 2, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t, registrytest.Options{}, c.policy)
+			s.content = filepath.Join(t.TempDir(), "content")
+			s.start(t)
+			s.run(t, c.content)
+			image := "cart@" + s.images["cart:1.4"].Digest.String()
+			expect(t, s.verify(t, image), "TRUSTED/TRUSTED")
+			for kept := 0; kept < c.files; { // it is written behind
+				list, err := filepath.Glob(filepath.Join(s.content, "blobs", "sha256", "*"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				kept = len(list)
+			}
+			s.start(t)
+			s.registry.Reset()
+			expect(t, s.verify(t, image), "TRUSTED/TRUSTED")
+			if n := len(s.registry.Requests()); n > c.requests {
+				t.Errorf("%d requests: %v", n, s.registry.Requests())
+			}
+			if err := s.app.content.Settle(t.Context()); err != nil {
+				t.Error(err)
 			}
 		})
 	}

@@ -175,9 +175,6 @@ func (s *Server) repeat(ctx context.Context, e *endpoint, key string) (answer, b
 		return answer{}, false
 	}
 	_, span := s.options.Traces.Part(ctx, "key")
-	if start.UnixNano() >= known.renewAt.Load() {
-		s.renew(e, key, known)
-	}
 	a := answer{key: key, reply: known.reply, took: time.Since(start)}
 	a.tell(span)
 	return a, true

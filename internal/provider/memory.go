@@ -1,43 +1,29 @@
 package provider
 
 import (
-	"context"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/cache"
-	"github.com/countersign-dev/countersign/internal/flight"
 )
 
-const (
-	// replyOverhead is what a remembered reply costs beside its texts.
-	replyOverhead = 1 << 10
-	// renewBudget is how long a reply may be renewed; the Chain's own is as long.
-	renewBudget = 10 * time.Second
-	// renewedAhead is the last part of its life in which a reply is renewed, behind
-	// whoever asks then: a fifth.
-	renewedAhead = 5
-	// renewPause is the least time between two tries to renew a reply, which are
-	// in vain as long as what it rests on is being fetched.
-	renewPause = 100 * time.Millisecond
-)
+// replyOverhead is what a remembered reply costs beside its texts.
+const replyOverhead = 1 << 10
 
 // memory remembers replies by key, written out, for as long as their verdict and
 // the Snapshot that made it hold. A hit decides nothing: it repeats what was said
-// while nothing that was said rests on has changed. Safe for concurrent use.
+// while nothing that it rests on can have changed. When that may have, what it rests
+// on is asked for anew behind, and to decide from what is known meanwhile costs some
+// microseconds. Safe for concurrent use.
 type memory struct {
 	snapshot func() any // nil: nothing is remembered
 	replies  *cache.Cache[*remembered]
-	renewals flight.Group[struct{}]
 }
 
 // remembered is a reply and what it was made of.
 type remembered struct {
 	*reply
 	snapshot any
-	until    time.Time
-	renewAt  atomic.Int64 // in nanoseconds of Unix time
 }
 
 func newMemory(snapshot func() any, bytes int64) *memory {
@@ -70,9 +56,8 @@ func (m *memory) keep(a *answer, snapshot any, write func(b []byte, a *answer) [
 	if snapshot == nil || a.undecided != nil || len(a.key) > maxKeyLength {
 		return
 	}
-	now := time.Now()
 	until := a.verdict.ValidUntil()
-	if !until.After(now) {
+	if !until.After(time.Now()) {
 		return
 	}
 	kept := *a.reply
@@ -81,25 +66,6 @@ func (m *memory) keep(a *answer, snapshot any, write func(b []byte, a *answer) [
 	written := write(nil, a)
 	kept.written = string(written)
 	key := strings.Clone(a.key) // it is a part of a request's body
-	r := &remembered{reply: &kept, snapshot: snapshot, until: until}
-	r.renewAt.Store(until.Add(now.Sub(until) / renewedAhead).UnixNano())
+	r := &remembered{reply: &kept, snapshot: snapshot}
 	m.replies.Put(key, r, int64(len(kept.written)+len(kept.image))+replyOverhead, until)
-}
-
-// renew makes a reply anew ahead of its end, once for all who ask now.
-func (s *Server) renew(e *endpoint, key string, r *remembered) {
-	now := time.Now()
-	due := r.renewAt.Load()
-	if now.UnixNano() < due || !r.renewAt.CompareAndSwap(due, now.Add(max(r.until.Sub(now)/4, renewPause)).UnixNano()) {
-		return
-	}
-	nobodyWaits, done := context.WithCancel(context.Background())
-	done()
-	key = strings.Clone(key)
-	_, _ = e.memory.renewals.Do(nobodyWaits, key, renewBudget, func(ctx context.Context) (struct{}, error) {
-		snapshot := e.memory.holds()
-		a := e.answer(ctx, key)
-		e.memory.keep(&a, snapshot, e.value)
-		return struct{}{}, nil
-	})
 }

@@ -19,7 +19,7 @@ type list struct {
 	entries []entry
 	errs    []error   // what concerns the whole list
 	made    time.Time // when its oldest part was
-	until   time.Time // when the first of its parts must be asked for again
+	until   time.Time // when the first of its parts is asked for again
 	keys    []string  // of its parts, in memory
 }
 
@@ -31,6 +31,14 @@ type part struct {
 	until time.Time
 	// renewAt is when it is asked for ahead of that.
 	renewAt time.Time
+}
+
+// end is when it is asked for again, ahead of its time or not.
+func (p *part) end() time.Time {
+	if len(p.entries) == 0 {
+		return p.until
+	}
+	return p.renewAt
 }
 
 func (p *part) cost() int64 {
@@ -127,8 +135,8 @@ func (v *View) list(ctx context.Context, c *client, subject verifier.Subject, wa
 		if p.made.Before(l.made) {
 			l.made = p.made
 		}
-		if p.until.Before(l.until) {
-			l.until = p.until
+		if end := p.end(); end.Before(l.until) {
+			l.until = end
 		}
 	}
 	return l

@@ -279,7 +279,7 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 	case time.Now().After(n.renewAt):
 		behind(ctx, &s.tagFlights, class(ctx, key), s.options.Budget, resolve)
 	}
-	return verifier.Subject{Reference: ref, Digest: n.digest, Until: n.until}, nil
+	return verifier.Subject{Reference: ref, Digest: n.digest, Until: n.renewAt}, nil
 }
 
 // named is what a tag names.

@@ -61,7 +61,8 @@ type Listing struct {
 	// Candidate concerns the whole list.
 	All iter.Seq2[Candidate, error]
 	// Until tells, after All has ended or was stopped, how long the list is taken
-	// to be the registry's; zero: nobody can say. Nil says the same.
+	// to be the registry's, without asking again; zero: nobody can say. Nil says the
+	// same.
 	Until func() time.Time
 }
 

@@ -93,7 +93,7 @@ func (c *Chain) lookAt(ctx context.Context, s *search, wanted Wanted) (enough bo
 		tasks, more = c.wave(next, s, wanted)
 		for i, made := range c.verify(ctx, s.subject, tasks, fetch) {
 			check := tasks[i].check
-			s.seen.hold(made.until)
+			s.seen.hold(made.renewAt)
 			for _, finding := range made.findings {
 				s.seen.reports[check] = append(s.seen.reports[check], Report{
 					Check: check.Name, Scheme: check.Scheme, Candidate: tasks[i].candidate, Finding: finding,
@@ -233,7 +233,7 @@ func (c *Chain) verify(ctx context.Context, subject Subject, tasks []task, fetch
 		if t.unread != nil {
 			made[i].findings = []Finding{{Err: t.unread}}
 			if !t.unread.Reason.Undecided() { // that is so as long as the list is
-				made[i].until = time.Now().Add(maxFindingAge)
+				made[i].renewAt = time.Now().Add(maxFindingAge)
 			}
 			continue
 		}

@@ -63,10 +63,8 @@ func findingKey(c *Check, s Subject, candidate digest.Digest) string {
 // findings are what a check made of a candidate.
 type findings struct {
 	findings []Finding
-	// until is when the first of them must be made anew; zero: at once. Then they
-	// are nobody's but whose they are.
-	until time.Time
-	// renewAt is when they are made anew ahead of that.
+	// renewAt is when they are made anew, ahead of when the first of them must be;
+	// zero: at once. Then they are nobody's but whose they are.
 	renewAt time.Time
 }
 
@@ -93,7 +91,7 @@ func (m *Memory) keep(c *Check, s Subject, candidate digest.Digest, found []Find
 	if !until.After(now) {
 		return made
 	}
-	made.until, made.renewAt = until, until.Add(now.Sub(until)/5)
+	made.renewAt = until.Add(now.Sub(until) / 5)
 	m.findings.Put(findingKey(c, s, candidate), made, int64(len(found))*findingSize, until)
 	return made
 }

@@ -110,8 +110,8 @@ type Request struct {
 type Subject struct {
 	Reference Reference
 	Digest    digest.Digest
-	// Until is how long the Reference's tag is taken to name the Digest; zero where
-	// it was named by digest, or where nobody can say.
+	// Until is how long the Reference's tag is taken to name the Digest, without
+	// asking again; zero where it was named by digest, or where nobody can say.
 	Until time.Time
 }
 

@@ -81,9 +81,11 @@ func (v Verdict) Digest() digest.Digest { return v.subject.Digest }
 func (v Verdict) Tree() Node { return v.tree }
 
 // ValidUntil is how long the verdict would be the same if it were made again by the
-// same Snapshot, as far as anybody knows who contributed to it: the first end of
-// what a tag is taken to name, of a list of evidence, a certificate, a revocation
-// answer, an exemption. At most an hour off; zero where it is not to be kept.
+// same Snapshot, as far as anybody knows who contributed to it: until the first of
+// what a tag names, a list of evidence, a certificate, a revocation answer is asked
+// for anew, or an exemption ends. What is asked for anew ahead of its end shows in
+// the next verdict, and none that is kept hides it. At most an hour off; zero where
+// it is not to be kept.
 func (v Verdict) ValidUntil() time.Time { return v.validUntil }
 
 // Undecided is the error of Chain.Verify: we could not find out. It is never a
