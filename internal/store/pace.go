@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// maxInFlight is how many requests are under way at once, to all hosts.
-	maxInFlight = 256
+	// maxInFlight is how many requests are under way at once, to all hosts: as many
+	// as the decisions that are worked on make, so that hosts that hang, whoever has
+	// named them, do not keep others from being asked.
+	maxInFlight = 1024
 	// maxInFlightWatch and maxInFlightCommand are what of a host's, or of all, who
 	// can wait may take, so that an admission finds a place at once.
 	maxInFlightWatch, maxInFlightCommand = 8, 32

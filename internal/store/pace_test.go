@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +21,7 @@ type crowd struct {
 }
 
 func newCrowd(t *testing.T) *crowd {
-	return &crowd{t, newPace(), make(chan verifier.Priority, 1000), make(chan struct{})}
+	return &crowd{t, newPace(), make(chan verifier.Priority, 2*maxInFlight), make(chan struct{})}
 }
 
 func (c *crowd) come(n int, host string, priority verifier.Priority) {
@@ -92,8 +93,8 @@ func TestAdmissionsGoFirst(t *testing.T) {
 func TestAllHostsTogetherAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(t)
-		for _, host := range []string{"a", "b", "c", "d", "e"} {
-			c.come(maxConns, host, verifier.PriorityAdmission)
+		for i := range maxInFlight/maxConns + 1 {
+			c.come(maxConns, fmt.Sprintf("host-%d", i), verifier.PriorityAdmission)
 		}
 		if n := c.in(); n[0] != maxInFlight {
 			t.Errorf("%d are under way", n[0])

@@ -61,6 +61,9 @@ func TestRenewedAhead(t *testing.T) {
 			t.Fatalf("%v until %v", got.Digest, got.Until)
 		}
 	}
+	if time.Now().Before(first.Until) {
+		t.Error("it was asked for anew while answers that rest on it may be kept")
+	}
 	close(hold)
 	for ask().Digest != moved.Digest {
 	}
