@@ -20,6 +20,14 @@ import (
 // forever is for content, which is what its digest says until it is evicted.
 func forever() time.Time { return time.Now().AddDate(1, 0, 0) }
 
+// limitOf is how large content of the descriptor's media type may be.
+func limitOf(d ocispec.Descriptor) int64 {
+	if isManifest(d.MediaType) || isIndex(d.MediaType) {
+		return maxManifestBytes
+	}
+	return maxBlobBytes
+}
+
 // check refuses a descriptor before anything is made of what it claims.
 func check(d ocispec.Descriptor, limit int64) error {
 	if err := d.Digest.Validate(); err != nil {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -120,11 +119,7 @@ func (l *Layout) Exists(_ context.Context, subject verifier.Subject) error {
 
 // Fetch implements verifier.Store.
 func (l *Layout) Fetch(_ context.Context, _ verifier.Subject, d ocispec.Descriptor) ([]byte, error) {
-	limit := int64(maxBlobBytes)
-	if isManifest(d.MediaType) || isIndex(d.MediaType) {
-		limit = maxManifestBytes
-	}
-	if err := check(d, limit); err != nil {
+	if err := check(d, limitOf(d)); err != nil {
 		return nil, err
 	}
 	data, err := l.dir.read(blobPath(d.Digest))
@@ -228,6 +223,3 @@ func (l *Layout) referrers(ctx context.Context, d ocispec.Descriptor, subject ve
 	}
 	return true
 }
-
-// String is where it is.
-func (l *Layout) String() string { return strings.TrimSuffix(l.root.Name(), "/") }

@@ -307,11 +307,7 @@ func behind[V any](ctx context.Context, flights *flight.Group[V], key string, bu
 
 // Fetch implements verifier.Store.
 func (v *View) Fetch(ctx context.Context, subject verifier.Subject, d ocispec.Descriptor) ([]byte, error) {
-	limit := int64(maxBlobBytes)
-	if isManifest(d.MediaType) || isIndex(d.MediaType) {
-		limit = maxManifestBytes
-	}
-	if err := check(d, limit); err != nil {
+	if err := check(d, limitOf(d)); err != nil {
 		return nil, err
 	}
 	c := v.client(subject.Reference.Registry)
