@@ -116,7 +116,11 @@ func (d *Directory) get(of digest.Digest) ([]byte, bool) {
 		return data, true
 	}
 	d.misses.Add(1)
-	if err == nil || !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) { // another process may have evicted it
+		d.mu.Lock()
+		d.drop(d.files[of])
+		d.mu.Unlock()
+	} else {
 		d.forget(of)
 	}
 	return nil, false

@@ -278,4 +278,18 @@ func TestTheDirectoryIsShared(t *testing.T) {
 	if _, err := keeping(t, r, other).Fetch(t.Context(), subjectOf(r, image), layer); err != nil {
 		t.Error(err)
 	}
+
+	// What one has evicted the other writes anew.
+	file := filepath.Join(name, "blobs", layer.Digest.Algorithm().String(), layer.Digest.Encoded())
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	r.SetFault(nil)
+	if _, err := keeping(t, r, other).Fetch(t.Context(), subjectOf(r, image), layer); err != nil {
+		t.Error(err)
+	}
+	settle(t, other)
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
 }
