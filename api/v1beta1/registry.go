@@ -36,6 +36,9 @@ type RegistryAuth struct {
 	// PullSecret takes the credential from a Secret of the type
 	// kubernetes.io/dockerconfigjson.
 	PullSecret *ObjectReference `json:"pullSecret,omitempty" union:"auth"`
+	// PodPullSecrets takes the credential from the pull secrets of the pod that is
+	// asked about, and of its ServiceAccount.
+	PodPullSecrets *PodPullSecrets `json:"podPullSecrets,omitempty" union:"auth"`
 	// Static is a credential that does not change by itself.
 	Static        *StaticCredential `json:"static,omitempty" union:"auth"`
 	AzureIdentity `json:",inline"`
@@ -52,6 +55,9 @@ type ClientCertificate struct {
 
 // Anonymous has no settings.
 type Anonymous struct{}
+
+// PodPullSecrets has no settings.
+type PodPullSecrets struct{}
 
 // DockerConfig is a Docker configuration file.
 type DockerConfig struct {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/cluster"
 	"github.com/countersign-dev/countersign/internal/config"
+	"github.com/countersign-dev/countersign/internal/store/auth"
 )
 
 // clusterOptions are the flags of serve about the cluster that it runs in.
@@ -19,6 +20,7 @@ type clusterOptions struct {
 	kubeconfig       string
 	namespace        string
 	objectNamespaces []string
+	podPullSecrets   bool
 	lease            string
 	lastGood         string
 
@@ -40,6 +42,7 @@ func (o *clusterOptions) add(flags *pflag.FlagSet) {
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server, outside a pod")
 	flags.StringVar(&o.namespace, "pod-namespace", "", "the provider's own namespace; a pod knows it")
 	flags.StringSliceVar(&o.objectNamespaces, "object-namespaces", nil, "namespaces, beside its own, whose Secrets and ConfigMaps policies may refer to; * for all")
+	flags.BoolVar(&o.podPullSecrets, "pod-pull-secrets", false, "read the pull secrets of pods and ServiceAccounts for policies that say so")
 	flags.StringVar(&o.lease, "lease", "countersign", "name of the Lease by which replicas agree on who writes")
 	flags.StringVar(&o.tlsSecret, "tls-secret", "countersign-tls", "the Secret with our certificate as tls.crt, tls.key and ca.crt, unless --tls-cert names a file")
 	flags.BoolVar(&o.selfSigned, "self-signed", true, "make and renew the certificate in --tls-secret")
@@ -119,6 +122,13 @@ func newClusterPolicies(o *clusterOptions, files *cluster.Certificates, timeouts
 		if namespace, err = cluster.Namespace(); err != nil {
 			return nil, err
 		}
+	}
+	if o.podPullSecrets {
+		secrets, err := cluster.NewPullSecrets(reach)
+		if err != nil {
+			return nil, err
+		}
+		env.Pods = auth.NewPods(secrets)
 	}
 	reader := cluster.NewReader(namespace, o.objectNamespaces)
 	objects := config.NewObjects(config.ObjectsOptions{Environment: env, Reader: reader, LastGood: o.lastGood, Log: log})

@@ -34,7 +34,7 @@ var rooms = map[string][]string{
 	"internal/store/auth":        {"internal/verifier", "internal/azure", "internal/cache", "internal/flight"},
 	"internal/trust":             {"internal/azure", "internal/statefile"},
 	"internal/azure":             {},
-	"internal/config":            {"api/v1beta1", "internal/azure", "internal/verifier", "internal/verifier/notation", "internal/verifier/sigstore", "internal/store", "internal/store/auth", "internal/trust", "internal/ratify", "internal/statefile"},
+	"internal/config":            {"api/v1beta1", "internal/cache", "internal/azure", "internal/verifier", "internal/verifier/notation", "internal/verifier/sigstore", "internal/store", "internal/store/auth", "internal/trust", "internal/ratify", "internal/statefile"},
 	"internal/provider":          {"internal/verifier", "internal/cache", "internal/telemetry"},
 	"internal/cluster":           {"internal/config", "internal/ratify", "api/v1beta1", "internal/verifier", "internal/telemetry"},
 	"internal/telemetry":         {},

@@ -53,7 +53,7 @@ type builder struct {
 }
 
 func newBuilder(env Environment) *builder {
-	return &builder{env: env, last: map[ID]*policy{}, current: &Snapshot{env: env, cluster: newIndex(nil), exemptions: newExemptions(nil)}}
+	return &builder{env: env, last: map[ID]*policy{}, current: &Snapshot{env: env, podChains: newPodChains(), cluster: newIndex(nil), exemptions: newExemptions(nil)}}
 }
 
 // lastGood lists the good versions in a stable order.
@@ -301,7 +301,7 @@ func (s *standing) twin(t territory, other *standing) Problem {
 
 // assemble makes the Snapshot of what stands.
 func (b *builder) assemble(all []*standing, r revision) *Snapshot {
-	s := &Snapshot{env: b.env, tenants: map[string]*index{}, inForce: map[uint64]bool{}, problems: slices.Clone(r.problems)}
+	s := &Snapshot{env: b.env, podChains: newPodChains(), tenants: map[string]*index{}, inForce: map[uint64]bool{}, problems: slices.Clone(r.problems)}
 	var cluster, exempt []*policy
 	tenants := map[string][]*policy{}
 	for _, standing := range all {

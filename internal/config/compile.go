@@ -28,6 +28,8 @@ type Environment struct {
 	Azure *auth.AzureExchanges
 	// Clouds signs in to the registries of Amazon and Google; nil: nobody does.
 	Clouds *auth.Clouds
+	// Pods reads the pull secrets of pods; nil: nobody does.
+	Pods *auth.Pods
 	// Vaults are read for certificates and keys; nil: there are none.
 	Vaults VaultReader
 }
@@ -61,7 +63,10 @@ type policy struct {
 	// hosts are those that the policy has options for.
 	hosts map[string]bool
 	store verifier.Store
-	rule  verifier.Policy
+	// pods are the views in the place of store where a pod's pull secrets count; nil:
+	// they do not.
+	pods *podViews
+	rule verifier.Policy
 }
 
 // displayName is how answers call the policy.
@@ -164,6 +169,7 @@ func (c *compiler) check(r rule) *verifier.Check {
 // view makes the policy's view of the registries.
 func (c *compiler) view(p *policy) verifier.Store {
 	var options store.ViewOptions
+	var scoped []int
 	for i, r := range c.doc.Spec.Registries {
 		path := element("spec.registries", i)
 		host := canonicalHost(r.Host)
@@ -185,6 +191,9 @@ func (c *compiler) view(p *policy) verifier.Store {
 		for _, host := range r.RedirectHosts {
 			registry.RedirectHosts = append(registry.RedirectHosts, canonicalHost(host))
 		}
+		if r.Auth != nil && r.Auth.PodPullSecrets != nil {
+			scoped = append(scoped, i)
+		}
 		options.Registries = append(options.Registries, registry)
 	}
 	for _, pattern := range p.patterns {
@@ -205,6 +214,9 @@ func (c *compiler) view(p *policy) verifier.Store {
 		c.problem("spec.registries", err.Error(), "Correct the options of this registry")
 		return nil
 	}
+	if len(scoped) > 0 {
+		p.pods = &podViews{c.env, options, scoped}
+	}
 	return view
 }
 
@@ -215,6 +227,8 @@ func (c *compiler) credential(path string, a *api.RegistryAuth) store.Credential
 	switch {
 	case a == nil, a.Anonymous != nil:
 		return nil
+	case a.PodPullSecrets != nil: // its place is taken for each pod
+		return c.env.Pods.Of(auth.Pod{})
 	case a.DockerConfig != nil:
 		return auth.NewDockerConfig(c.doc.locate(a.DockerConfig.Path))
 	case a.PullSecret != nil:

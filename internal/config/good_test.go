@@ -61,6 +61,7 @@ func TestRegistryOptions(t *testing.T) {
 		"mirror.example.com plain=false ca=false tokens=[] *auth.Static: an access token, <nil>",
 		"token.example.com plain=false ca=false tokens=[] *auth.Static: an access token, <nil>",
 		"pull.example.com plain=false ca=true tokens=[] *auth.PullSecret: no credential, <nil>",
+		"pods.example.com plain=false ca=false tokens=[] *auth.PodSecrets: no credential, REGISTRY_UNAUTHORIZED: the pull secrets of pods are not read here",
 	}, got); diff != "" {
 		t.Error(diff)
 	}

@@ -310,6 +310,7 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"RegistryAuth.anonymous":                      {"{anonymous: {}}", "{static: {token: {inline: x}}}"},
 		"RegistryAuth.dockerConfig":                   {"{dockerConfig: {path: config.json}}", "{anonymous: {}}"},
 		"RegistryAuth.pullSecret":                     {"{pullSecret: {name: pull, namespace: team-b}}", "{anonymous: {}}"},
+		"RegistryAuth.podPullSecrets":                 {"{podPullSecrets: {}}", "{anonymous: {}}"},
 		"ObjectReference.name":                        {"pullSecret: {name: pull,", "pullSecret: {name: none,"},
 		"ObjectReference.namespace":                   {"namespace: team-b", "namespace: team-c"},
 		"KeyReference.key":                            {"{name: roots, key: acme.crt}", "{name: roots, key: other.crt}"},

@@ -67,7 +67,7 @@ func NewObjects(options ObjectsOptions) *Objects {
 			Reason: verifier.ReasonPolicyInvalid, Message: "the policies have not been read from the cluster yet", Remedy: "Try again in a few seconds",
 		},
 	}
-	waiting := &Snapshot{env: options.Environment, cluster: newIndex(nil), exemptions: newExemptions(nil), dark: []*policy{unread}}
+	waiting := &Snapshot{env: options.Environment, podChains: newPodChains(), cluster: newIndex(nil), exemptions: newExemptions(nil), dark: []*policy{unread}}
 	o.snapshot.Store(waiting)
 	return o
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
+	"github.com/countersign-dev/countersign/internal/cache"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -29,11 +30,13 @@ type Snapshot struct {
 	// nobody knows what else they would have said.
 	dark []*policy
 
-	chains   sync.Map // of *verifier.Chain, by the key of its policies
-	inForce  map[uint64]bool
-	policies []PolicyStatus
-	problems []Problem
-	objects  []RatifyStatus
+	chains sync.Map // of *verifier.Chain, by the key of its policies
+	// podChains are those that ask registries as one pod may.
+	podChains *cache.Cache[*verifier.Chain]
+	inForce   map[uint64]bool
+	policies  []PolicyStatus
+	problems  []Problem
+	objects   []RatifyStatus
 }
 
 // every stands for all namespaces where a TrustPolicy's own is not known.
@@ -67,7 +70,7 @@ func (s *Snapshot) For(request verifier.Request) (*verifier.Chain, verifier.Verd
 	if why := skipReasons(chosen.must, image); why != "" {
 		return nil, verifier.Exempt(image, displayNames(chosen.must), verifier.ReasonSkipped, why)
 	}
-	return s.chain(chosen, image, s.exemptions.digests(request)), verifier.Verdict{}
+	return s.chain(chosen, request, s.exemptions.digests(request)), verifier.Verdict{}
 }
 
 func (s *Snapshot) choose(request verifier.Request, n *name) (selection, *verifier.Error) {
@@ -203,17 +206,20 @@ func displayNames(policies []*policy) string {
 
 // chain gives the Chain of the policies; the same one as long as they are the
 // same, so that those who ask for the same decision share it.
-func (s *Snapshot) chain(chosen selection, image verifier.Reference, exempting []*policy) *verifier.Chain {
+func (s *Snapshot) chain(chosen selection, request verifier.Request, exempting []*policy) *verifier.Chain {
 	var judging []*policy
 	key := strconv.AppendUint(nil, chosen.reach.serial, 36)
 	for _, p := range chosen.must {
-		if p.skipReason(image) == "" {
+		if p.skipReason(request.Image) == "" {
 			judging = append(judging, p)
 			key = strconv.AppendUint(append(key, ' '), p.serial, 36)
 		}
 	}
 	for _, p := range exempting {
 		key = strconv.AppendUint(append(key, ' '), p.serial, 36)
+	}
+	if chosen.reach.pods != nil {
+		return s.podChain(string(key), judging, chosen, request, exempting)
 	}
 	if known, ok := s.chains.Load(string(key)); ok {
 		return known.(*verifier.Chain)

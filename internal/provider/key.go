@@ -92,7 +92,12 @@ func invalidKey(problem string) *verifier.Error {
 
 // isLabel reports whether s is a DNS label as RFC 1123 and Kubernetes have it.
 func isLabel(s string) bool {
-	if s == "" || len(s) > maxLabel || s[0] == '-' || s[len(s)-1] == '-' {
+	return len(s) <= maxLabel && isPart(s)
+}
+
+// isPart reports whether s is a part of a name: letters, digits and dashes within.
+func isPart(s string) bool {
+	if s == "" || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
 	}
 	for i := range len(s) {
@@ -103,13 +108,14 @@ func isLabel(s string) bool {
 	return true
 }
 
-// isSubdomain reports whether s is a DNS subdomain: labels with dots between.
+// isSubdomain reports whether s is a name of objects as Kubernetes has it: parts
+// with dots between, which as labels of DNS would have a length each.
 func isSubdomain(s string) bool {
 	if len(s) > maxSubdomain {
 		return false
 	}
-	for label := range strings.SplitSeq(s, ".") {
-		if !isLabel(label) {
+	for part := range strings.SplitSeq(s, ".") {
+		if !isPart(part) {
 			return false
 		}
 	}

@@ -91,6 +91,9 @@ func (c *client) place(host string) string {
 func (c *client) refused(status int, host string, shown bool) *failure {
 	name := c.registry.Host
 	switch {
+	case !shown && c.grant() != "":
+		return fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("%s answered %d", host, status), c.grant(),
+			"the registry %s wants a credential and there is none for it", name)
 	case !shown:
 		return fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("%s answered %d", host, status),
 			fmt.Sprintf("Check that the image exists, and set registries[].auth of %s", name),

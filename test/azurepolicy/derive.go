@@ -49,9 +49,10 @@ func Derived() []Derivation {
 		{
 			folder: "no-end-of-life", kind: "CountersignNoEndOfLifeV1", title: "No images past their end of life",
 			description: "Admits a Pod, or an object with a pod template, only if no image in it is past its end of life. Whether images are trusted is not its subject: use trusted-images beside it.",
-			parameters:  []string{"provider", "exemptImages"},
+			parameters:  []string{"provider", "exemptImages", "podPullSecrets"},
 			blocks: append([]string{
 				"package ", "provider :=", "# Whatever the parameter says", "# 1.", "# 2.", "# 3.", "# 4.", "# 5.", "# One request", "key(image)", "else = image",
+				"# What the kubelet", "pulls = ", "default account", "account = ", "default secrets", "secrets = ", "# No other text",
 				"# A rule of its own", "failed {", "answered[key] {\n\t[key, _] := answer.responses", "answered[key] {\n\t[key, _] := answer.errors",
 			}, append(images, "# \"REASON", "else = sprintf(\"provider %s gave", "refusal(key, value)", "else = sprintf(\"%s: refused")...),
 			edits: map[string]string{

@@ -145,6 +145,7 @@ func (s *scene) values() []string {
 		"provider.serviceUrl=https://" + s.balancer.address(),
 		"gatekeeper.webhookConfiguration=gatekeeper-admit",
 		"allowLoopback=true", "drainDelay=0s", "logLevel=debug", "compatibility.ratify=true",
+		"rbac.podPullSecrets={" + pulling + "}",
 	}
 }
 
@@ -184,6 +185,9 @@ func (s *scene) run(ctx context.Context, line string) ([]byte, error) {
 // install is `helm install` as the page has it, with our values, and runs what it
 // deploys.
 func (s *scene) install(ctx context.Context) error {
+	if err := s.Namespace(ctx, pulling, nil); err != nil { // its Role is in the chart
+		return err
+	}
 	line := "helm install " + release + " charts/countersign --namespace " + namespace + " --create-namespace"
 	for _, value := range s.values() {
 		line += " --set " + value
