@@ -1,6 +1,6 @@
 package v1beta1
 
-// CloudIdentity is who asks Amazon or Google: one of its fields. The identities
+// CloudIdentity is who asks Amazon, Google or Alibaba: one of its fields. The identities
 // that are a pod's are the provider's own, so that a TrustPolicy of a cluster has
 // none of them.
 type CloudIdentity struct {
@@ -14,6 +14,11 @@ type CloudIdentity struct {
 	GoogleWorkloadIdentity *GoogleWorkloadIdentity `json:"googleWorkloadIdentity,omitempty" union:"auth"`
 	// GoogleServiceAccount is a service account of Google Cloud by its key.
 	GoogleServiceAccount *GoogleServiceAccount `json:"googleServiceAccount,omitempty" union:"auth"`
+	// AlibabaWorkloadIdentity is what the pod's ServiceAccount is to Alibaba Cloud, by
+	// RAM roles for service accounts (RRSA).
+	AlibabaWorkloadIdentity *AlibabaWorkloadIdentity `json:"alibabaWorkloadIdentity,omitempty" union:"auth"`
+	// AlibabaAccessKey is a user of Alibaba Cloud.
+	AlibabaAccessKey *AlibabaAccessKey `json:"alibabaAccessKey,omitempty" union:"auth"`
 }
 
 // AWSWorkloadIdentity is an identity of AWS that the pod has.
@@ -38,4 +43,20 @@ type GoogleWorkloadIdentity struct{}
 type GoogleServiceAccount struct {
 	// Key of the account, as gcloud iam service-accounts keys create writes it.
 	Key *DataSource `json:"key"`
+}
+
+// AlibabaWorkloadIdentity is an identity of Alibaba Cloud that the pod has.
+type AlibabaWorkloadIdentity struct {
+	// InstanceID of the registry, as cri-….
+	InstanceID string `json:"instanceID"`
+}
+
+// AlibabaAccessKey is an access key of a user of Alibaba Cloud.
+type AlibabaAccessKey struct {
+	// InstanceID of the registry, as cri-….
+	InstanceID string `json:"instanceID"`
+	// AccessKeyID of the key.
+	AccessKeyID string `json:"accessKeyID"`
+	// AccessKeySecret of the key.
+	AccessKeySecret *DataSource `json:"accessKeySecret"`
 }

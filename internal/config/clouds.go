@@ -6,7 +6,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/store/auth"
 )
 
-// chosenCloud reports which identity of Amazon or Google is chosen, by the name of
+// chosenCloud reports which identity of Amazon, Google or Alibaba is chosen, by the name of
 // its field, and whether it is the pod's own; empty: none.
 func chosenCloud(c api.CloudIdentity) (field string, pods bool) {
 	switch {
@@ -18,6 +18,10 @@ func chosenCloud(c api.CloudIdentity) (field string, pods bool) {
 		return "googleWorkloadIdentity", true
 	case c.GoogleServiceAccount != nil:
 		return "googleServiceAccount", false
+	case c.AlibabaWorkloadIdentity != nil:
+		return "alibabaWorkloadIdentity", true
+	case c.AlibabaAccessKey != nil:
+		return "alibabaAccessKey", false
 	}
 	return "", false
 }
@@ -39,7 +43,14 @@ func (v validator) cloudRegistry(path string, r api.Registry) {
 		v.at(path, quote(r.Host)+" is not a registry of Amazon by its name", "Write the host as aws ecr describe-repositories does, or another way to sign in")
 	case (c.GoogleWorkloadIdentity != nil || c.GoogleServiceAccount != nil) && !auth.IsGoogleRegistry(host):
 		v.at(path, quote(r.Host)+" is not a registry of Google by its name", "Write the host as REGION-docker.pkg.dev, or another way to sign in")
+	case (c.AlibabaWorkloadIdentity != nil || c.AlibabaAccessKey != nil) && !auth.IsAlibabaRegistry(host):
+		v.at(path, quote(r.Host)+" is not a registry of Alibaba by its name", "Write the host as NAME-registry.REGION.cr.aliyuncs.com, or another way to sign in")
 	}
+	v.cloudFields(path, c)
+}
+
+// cloudFields checks what an identity has to say.
+func (v validator) cloudFields(path string, c api.CloudIdentity) {
 	if k := c.AWSAccessKey; k != nil {
 		v.dataSource(path+".secretAccessKey", k.SecretAccessKey)
 		if k.AccessKeyID == "" {
@@ -48,6 +59,18 @@ func (v validator) cloudRegistry(path string, r api.Registry) {
 	}
 	if s := c.GoogleServiceAccount; s != nil {
 		v.dataSource(path+".key", s.Key)
+	}
+	if i := c.AlibabaWorkloadIdentity; i != nil && i.InstanceID == "" {
+		v.empty(path + ".instanceID")
+	}
+	if k := c.AlibabaAccessKey; k != nil {
+		v.dataSource(path+".accessKeySecret", k.AccessKeySecret)
+		if k.InstanceID == "" {
+			v.empty(path + ".instanceID")
+		}
+		if k.AccessKeyID == "" {
+			v.empty(path + ".accessKeyID")
+		}
 	}
 }
 
@@ -64,6 +87,9 @@ func (g *gatherer) cloud(path string, c api.CloudIdentity) {
 	if c.GoogleServiceAccount != nil {
 		g.data(path+".googleServiceAccount.key", c.GoogleServiceAccount.Key)
 	}
+	if c.AlibabaAccessKey != nil {
+		g.data(path+".alibabaAccessKey.accessKeySecret", c.AlibabaAccessKey.AccessKeySecret)
+	}
 }
 
 // cloudCredential is the identity's credential for its cloud's registries.
@@ -79,6 +105,11 @@ func (c *compiler) cloudCredential(path string, identity api.CloudIdentity) stor
 	case identity.AWSAccessKey != nil:
 		k := identity.AWSAccessKey
 		return clouds.AWS(auth.AWSIdentity{AccessKeyID: k.AccessKeyID, SecretAccessKey: c.secret(path+".awsAccessKey.secretAccessKey", k.SecretAccessKey)})
+	case identity.AlibabaWorkloadIdentity != nil:
+		return clouds.Alibaba(auth.AlibabaIdentity{InstanceID: identity.AlibabaWorkloadIdentity.InstanceID})
+	case identity.AlibabaAccessKey != nil:
+		k := identity.AlibabaAccessKey
+		return clouds.Alibaba(auth.AlibabaIdentity{InstanceID: k.InstanceID, AccessKeyID: k.AccessKeyID, AccessKeySecret: c.secret(path+".alibabaAccessKey.accessKeySecret", k.AccessKeySecret)})
 	case identity.GoogleServiceAccount != nil:
 		path += ".googleServiceAccount.key"
 		source, err := clouds.GoogleKey([]byte(c.secret(path, identity.GoogleServiceAccount.Key)))

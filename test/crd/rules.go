@@ -59,6 +59,9 @@ func limits() map[string]bounds {
 		"Registry.mirror":                    {1, 255, 0, `^[^/@*\s]+(/[^@*\s]+)?$`, "write its host and what goes before repositories there, as mirror.example.com/hub"},
 		"AWSWorkloadIdentity.roleARN":        {1, 2048, 0, `^arn:`, ""},
 		"AWSAccessKey.accessKeyID":           {1, 128, 0, `^\w+$`, ""},
+		"AlibabaWorkloadIdentity.instanceID": {1, 128, 0, `^[\w-]+$`, ""},
+		"AlibabaAccessKey.instanceID":        {1, 128, 0, `^[\w-]+$`, ""},
+		"AlibabaAccessKey.accessKeyID":       {1, 128, 0, `^[\w.]+$`, ""},
 		"AzureCLI.endpoints":                 {1, api.MaxEndpoints, 255, `^[^/@*\s]+$`, sayHost},
 		"KeyVault.vaultURI":                  {1, 255, 0, vault, sayVault},
 		"KeyVault.refreshInterval":           {1, 32, 0, span, saySpan},
@@ -184,7 +187,7 @@ func rules(name string, choice []string) []apiextensions.ValidationRule {
 		return []apiextensions.ValidationRule{
 			rule("!has(self.ca) || !has(self.plainHTTP) || !self.plainHTTP", "there is no TLS with plainHTTP, and so nothing to use a ca for; delete one of them"),
 			rule("!has(self.clientCertificate) || !has(self.plainHTTP) || !self.plainHTTP", "there is no TLS with plainHTTP, and so nobody to show a certificate to; delete one of them"),
-			rule("!has(self.plainHTTP) || !self.plainHTTP || !has(self.auth) || !(has(self.auth.azureWorkloadIdentity) || has(self.auth.azureManagedIdentity) || has(self.auth.azureServicePrincipal) || has(self.auth.azureCLI) || has(self.auth.awsWorkloadIdentity) || has(self.auth.awsAccessKey) || has(self.auth.googleWorkloadIdentity) || has(self.auth.googleServiceAccount))",
+			rule("!has(self.plainHTTP) || !self.plainHTTP || !has(self.auth) || !(has(self.auth.azureWorkloadIdentity) || has(self.auth.azureManagedIdentity) || has(self.auth.azureServicePrincipal) || has(self.auth.azureCLI) || has(self.auth.awsWorkloadIdentity) || has(self.auth.awsAccessKey) || has(self.auth.googleWorkloadIdentity) || has(self.auth.googleServiceAccount) || has(self.auth.alibabaWorkloadIdentity) || has(self.auth.alibabaAccessKey))",
 				"there is no TLS with plainHTTP, and an identity is shown over nothing else; delete plainHTTP"),
 		}
 	case "StaticCredential":

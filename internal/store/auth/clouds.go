@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +19,7 @@ import (
 // maxCloudAnswer bounds what a service that gives credentials is heard for.
 const maxCloudAnswer = 256 << 10
 
-// Clouds turns identities of AWS and Google Cloud into the credentials of their
+// Clouds turns identities of AWS, Google Cloud and Alibaba Cloud into the credentials of their
 // registries. Safe for concurrent use.
 type Clouds struct {
 	client, node *http.Client
@@ -101,11 +102,12 @@ func (a asking) do(client *http.Client, req *http.Request, decode func([]byte) e
 func codeOf(body []byte) string {
 	var said struct {
 		Type  string          `json:"__type"`
+		Code  string          `json:"Code"`
 		Error json.RawMessage `json:"error"`
 	}
 	code := ""
 	if json.Unmarshal(body, &said) == nil {
-		code = said.Type
+		code = cmp.Or(said.Type, said.Code)
 		var word string
 		if code == "" && json.Unmarshal(said.Error, &word) == nil {
 			code = word

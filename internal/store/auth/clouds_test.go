@@ -66,6 +66,10 @@ func (s *sky) RoundTrip(req *http.Request) (*http.Response, error) {
 		s.signed(w, req, "ecr", "AmazonEC2ContainerRegistry_V20150921.GetAuthorizationToken", `{"authorizationData":[%s]}`, n)
 	case req.URL.Host == "api.ecr-public.us-east-1.amazonaws.com":
 		s.signed(w, req, "ecr-public", "SpencerFrontendService.GetAuthorizationToken", `{"authorizationData":%s}`, n)
+	case req.URL.Host == "sts.eu-central-1.aliyuncs.com", req.URL.Host == "sts-vpc.eu-central-1.aliyuncs.com":
+		s.alibabaSTS(w, req)
+	case req.URL.Host == "cr.eu-central-1.aliyuncs.com", req.URL.Host == "cr-vpc.eu-central-1.aliyuncs.com":
+		s.alibabaCR(w, req, n)
 	case req.URL.Host == "169.254.169.254":
 		s.metadata(w, req, n)
 	case req.URL.Host == "oauth2.googleapis.com":
@@ -204,6 +208,7 @@ func TestIdentitiesOfClouds(t *testing.T) {
 	agent := under(s, map[string]string{
 		"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://169.254.170.23/v1/credentials", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": file(t, agentText),
 	})
+	rrsa := under(s, map[string]string{"ALIBABA_CLOUD_OIDC_TOKEN_FILE": file(t, podToken), "ALIBABA_CLOUD_ROLE_ARN": alibabaRole, "ALIBABA_CLOUD_OIDC_PROVIDER_ARN": alibabaOIDC})
 	user := under(s, nil).AWS(AWSIdentity{AccessKeyID: "AKIAUSER", SecretAccessKey: "user-secret"})
 	key, err := under(s, nil).GoogleKey(serviceAccount(t, s))
 	if err != nil {
@@ -224,6 +229,9 @@ func TestIdentitiesOfClouds(t *testing.T) {
 		"a node of Google":             {under(s, nil).GoogleWorkload(), "europe-docker.pkg.dev", "oauth2accesstoken", "ya29.node-"},
 		"Container Registry":           {under(s, nil).GoogleWorkload(), "eu.gcr.io", "oauth2accesstoken", "ya29.node-"},
 		"a service account's key":      {key, "gcr.io", "oauth2accesstoken", "ya29.key-"},
+		"RRSA of Alibaba Cloud":        {rrsa.Alibaba(AlibabaIdentity{InstanceID: "cri-acme"}), alibaba, "cr_temp_user", "password-"},
+		"RRSA within the VPC":          {rrsa.Alibaba(AlibabaIdentity{InstanceID: "cri-acme"}), "acme-registry-vpc.eu-central-1.cr.aliyuncs.com", "cr_temp_user", "password-"},
+		"an access key of Alibaba":     {under(s, nil).Alibaba(AlibabaIdentity{InstanceID: "cri-acme", AccessKeyID: "AKIAUSER", AccessKeySecret: alibabaSecret}), alibaba, "cr_temp_user", "password-"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := credentialOf(t, c.of, c.host)
@@ -244,6 +252,8 @@ func credentialOf(t *testing.T, source any, host string) (Credential, error) {
 		return s.Credential(t.Context(), host)
 	case *Google:
 		return s.Credential(t.Context(), host)
+	case *Alibaba:
+		return s.Credential(t.Context(), host)
 	}
 	t.Fatalf("%T", source)
 	return Credential{}, nil
@@ -258,15 +268,12 @@ func TestL27_OtherHostsSeeNoCloudIdentity(t *testing.T) {
 	for _, host := range []string{
 		"docker.io", account + ".attacker.example", "evil" + account, "x." + account, "1111.dkr.ecr.eu-west-1.amazonaws.com", "111122223333.dkr.ecr.eu-west-1.amazonaws.com.evil",
 		"111122223333.dkr.ecr.evil.com/.amazonaws.com", "111122223333.dkrxecr.eu-west-1.amazonaws.com", "public.ecr.aws.evil", "xpublic.ecr.aws", account + ":8443",
+		"acme-registry.eu-central-1.cr.aliyuncs.com.evil", "acme-registry.eu-central-1.evil.com/.cr.aliyuncs.com", "registry.eu-central-1.aliyuncs.com", alibaba + ":8443", "evil.cr.aliyuncs.com",
 		"gcr.io.attacker.example", "evilgcr.io", "a.b.gcr.io", "evil.docker.pkg.dev", "docker.pkg.dev.evil", "-docker.pkg.dev", "europe-docker.pkg.dev.evil", "ＧＣＲ.io", "gcr.io:8443",
 	} {
-		for _, source := range []any{user, c.GoogleWorkload()} {
-			got, err := credentialOf(t, source, host)
-			if _, amazon := source.(*AWS); err != nil || !got.Anonymous() && (amazon && !IsECR(host) || !amazon && !IsGoogleRegistry(host)) {
+		for _, source := range []any{user, c.GoogleWorkload(), c.Alibaba(AlibabaIdentity{InstanceID: "cri-acme", AccessKeyID: "AKIAUSER", AccessKeySecret: alibabaSecret})} {
+			if got, err := credentialOf(t, source, host); err != nil || !got.Anonymous() {
 				t.Errorf("%T is shown to %s: %v, %v", source, host, got, err)
-			}
-			if !got.Anonymous() {
-				t.Errorf("%s is a cloud's", host)
 			}
 		}
 	}
@@ -280,31 +287,39 @@ func TestWhatIsMissingInACloudIsNamed(t *testing.T) {
 	for name, c := range map[string]struct {
 		env    map[string]string
 		status int
-		google bool
+		cloud  string
 		reason verifier.Reason
 		says   []string
 	}{
-		"no identity": {nil, 0, false, verifier.ReasonRegistryUnauthorized, []string{"the pod has no identity of AWS", "eks.amazonaws.com/role-arn"}},
-		"a role that is not ours": {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": file(t, podToken), "AWS_ROLE_ARN": "arn:aws:iam::1:role/x"}, 0, false,
+		"no identity": {nil, 0, "", verifier.ReasonRegistryUnauthorized, []string{"the pod has no identity of AWS", "eks.amazonaws.com/role-arn"}},
+		"a role that is not ours": {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": file(t, podToken), "AWS_ROLE_ARN": "arn:aws:iam::1:role/x"}, 0, "",
 			verifier.ReasonRegistryUnauthorized, []string{"AWS STS does not let the identity in (403, InvalidIdentityToken)", "arn:aws:iam::1:role/x", "trust policy"}},
-		"no token file": {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": "/none", "AWS_ROLE_ARN": role}, 0, false, verifier.ReasonRegistryUnauthorized, []string{"cannot be read"}},
-		"an agent elsewhere": {map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://thief.example.com/"}, 0, false,
+		"no token file": {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": "/none", "AWS_ROLE_ARN": role}, 0, "", verifier.ReasonRegistryUnauthorized, []string{"cannot be read"}},
+		"an agent elsewhere": {map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://thief.example.com/"}, 0, "",
 			verifier.ReasonRegistryUnauthorized, []string{"leads away from the node"}},
-		"may not pull": {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": file(t, podToken), "AWS_ROLE_ARN": role}, http.StatusForbidden, false,
+		"may not pull": {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": file(t, podToken), "AWS_ROLE_ARN": role}, http.StatusForbidden, "",
 			verifier.ReasonRegistryUnauthorized, []string{"(403, AccessDeniedException)"}},
-		"throttled": {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": file(t, podToken), "AWS_ROLE_ARN": role}, http.StatusTooManyRequests, false,
+		"throttled": {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": file(t, podToken), "AWS_ROLE_ARN": role}, http.StatusTooManyRequests, "",
 			verifier.ReasonRegistryThrottled, []string{"too many requests"}},
-		"away":              {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": file(t, podToken), "AWS_ROLE_ARN": role}, http.StatusBadGateway, false, verifier.ReasonRegistryUnreachable, nil},
-		"no node of Google": {nil, http.StatusNotFound, true, verifier.ReasonRegistryUnauthorized, []string{"Workload Identity"}},
-		"Google gives none": {nil, http.StatusServiceUnavailable, true, verifier.ReasonRegistryUnreachable, nil},
+		"away": {map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": file(t, podToken), "AWS_ROLE_ARN": role}, http.StatusBadGateway, "", verifier.ReasonRegistryUnreachable, nil},
+		"no instance": {map[string]string{"ALIBABA_CLOUD_OIDC_TOKEN_FILE": file(t, podToken), "ALIBABA_CLOUD_ROLE_ARN": alibabaRole, "ALIBABA_CLOUD_OIDC_PROVIDER_ARN": alibabaOIDC}, 0, "alibaba",
+			verifier.ReasonRegistryInvalid, []string{"gave an answer that holds no credential", "INSTANCE_NOT_EXIST"}},
+		"no identity of Alibaba": {nil, 0, "alibaba", verifier.ReasonRegistryUnauthorized, []string{"the pod has no identity of Alibaba Cloud", "RRSA"}},
+		"a role of Alibaba that is not ours": {map[string]string{"ALIBABA_CLOUD_OIDC_TOKEN_FILE": file(t, podToken), "ALIBABA_CLOUD_ROLE_ARN": "acs:ram::1:role/x"}, 0, "alibaba",
+			verifier.ReasonRegistryUnauthorized, []string{"Alibaba Cloud STS does not let the identity in (400, AuthenticationFail.OIDCToken.Invalid)", "acs:ram::1:role/x"}},
+		"no node of Google": {nil, http.StatusNotFound, "google", verifier.ReasonRegistryUnauthorized, []string{"Workload Identity"}},
+		"Google gives none": {nil, http.StatusServiceUnavailable, "google", verifier.ReasonRegistryUnreachable, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSky(t)
 			s.status = c.status
 			var source any = under(s, c.env).AWS(AWSIdentity{})
 			host := account
-			if c.google {
+			switch c.cloud {
+			case "google":
 				source, host = under(s, c.env).GoogleWorkload(), "gcr.io"
+			case "alibaba":
+				source, host = under(s, c.env).Alibaba(AlibabaIdentity{InstanceID: "cri-other"}), alibaba
 			}
 			_, err := credentialOf(t, source, host)
 			e := verifier.AsError(err)
