@@ -1,7 +1,10 @@
 package main
 
 import (
+	"crypto/rand"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -40,21 +43,42 @@ type scene struct {
 	app     *app
 	policy  string // path of the policy file
 	content string // path of what is kept on disk; empty: nothing is
+	shared  string // path of how a server is reached; empty: there is none
 }
 
 func newScene(t *testing.T, options registrytest.Options, policy string) *scene {
 	t.Helper()
 	dir := t.TempDir()
 	s := &scene{world: newWorld(t, dir, options), policy: filepath.Join(dir, "policy.yaml")}
+	s.caches(t, dir)
 	s.write(t, policy)
 	s.start(t)
 	return s
 }
 
+// caches are on where test/shared, which runs the attack list with them, says so: on
+// disk, and where it gives a URL through a server.
+func (s *scene) caches(t *testing.T, dir string) {
+	t.Helper()
+	url := os.Getenv("COUNTERSIGN_CACHES")
+	if url == "" {
+		return
+	}
+	s.content = filepath.Join(dir, "content")
+	if url == "disk" {
+		return
+	}
+	s.shared = filepath.Join(dir, "shared")
+	if err := errors.Join(os.MkdirAll(s.shared, 0o700), os.WriteFile(filepath.Join(s.shared, "url"), []byte(url), 0o600),
+		os.WriteFile(filepath.Join(s.shared, "secret"), []byte(rand.Text()+rand.Text()), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // start wires the program anew: what it remembers is what is on disk.
 func (s *scene) start(t *testing.T) {
 	t.Helper()
-	app, err := newApp(t.Context(), appOptions{config: s.policy, allowLoopback: true, contentCache: s.content, contentCacheSize: 64})
+	app, err := newApp(t.Context(), appOptions{config: s.policy, allowLoopback: true, contentCache: s.content, contentCacheSize: 64, sharedCache: s.shared, log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

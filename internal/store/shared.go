@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,8 +66,8 @@ type Shared struct {
 // SharedOptions say where the server is.
 type SharedOptions struct {
 	// URL as redis://user:password@host:6379/0, with rediss for TLS. More addresses
-	// are given by addr=host:port; master_set=name makes them Sentinels. A cluster is
-	// found out.
+	// are given by addr=host:port; master_set=name makes them Sentinels, which may want
+	// sentinel_username and sentinel_password. A cluster is found out.
 	URL string
 	// CAs are certificates in PEM that vouch for the server, in the place of the
 	// system's.
@@ -97,6 +98,10 @@ func NewShared(o SharedOptions) (*Shared, error) {
 		if !options.TLSConfig.RootCAs.AppendCertsFromPEM(o.CAs) {
 			return nil, errors.New("the CA of the shared cache holds no certificate")
 		}
+	}
+	if at, err := url.Parse(o.URL); err == nil { // what the library's URLs do not know
+		options.Sentinel.Username, options.Sentinel.Password = at.Query().Get("sentinel_username"), at.Query().Get("sentinel_password")
+		options.Sentinel.TLSConfig = options.TLSConfig
 	}
 	options.DisableCache, options.DisableRetry, options.ClientName = true, true, "countersign"
 	if o.Log == nil {

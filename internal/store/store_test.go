@@ -2,8 +2,10 @@ package store_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -31,9 +33,30 @@ var (
 
 // quick is for tests: it dials loopback, and pauses are short.
 func quick() store.Options {
-	return store.Options{
+	o := store.Options{
 		AllowLoopback: true, RetryBase: time.Millisecond, Jitter: func() float64 { return 0 },
 		ContactWait: time.Minute, // requests are counted, and a loaded machine is slow
+	}
+	caches(&o)
+	return o
+}
+
+// caches are on where test/shared, which runs the attack list with them, says so: on
+// disk, in a directory that it removes, and where it gives a URL through a server.
+func caches(o *store.Options) {
+	url := os.Getenv("COUNTERSIGN_CACHES")
+	if url == "" {
+		return
+	}
+	dir, err := os.MkdirTemp(os.Getenv("COUNTERSIGN_CACHES_DIR"), "")
+	if err == nil {
+		o.Content, err = store.OpenDirectory(dir, 64<<20)
+	}
+	if err == nil && url != "disk" {
+		o.Shared, err = store.NewShared(store.SharedOptions{URL: url, Secret: []byte(rand.Text() + rand.Text())})
+	}
+	if err != nil {
+		panic(err)
 	}
 }
 

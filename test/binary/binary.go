@@ -4,6 +4,7 @@ package binary
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -24,6 +25,10 @@ const Variable = "COUNTERSIGN"
 // RaceVariable has the executable built with the race detector, of what the tests
 // beside it are built of as well: that is half the compiling.
 const RaceVariable = "COUNTERSIGN_RACE"
+
+// CachesVariable has each server keep content on disk, and where it is a URL share
+// evidence through the server there: test/shared runs the attack list so.
+const CachesVariable = "COUNTERSIGN_CACHES"
 
 const (
 	// startTimeout is for the first line of a process on a busy machine.
@@ -110,7 +115,26 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		"--tls-cert", certFile, "--tls-key", keyFile, "--client-ca", clientCA,
 		"--allow-loopback", "--drain-delay", "0s",
 	}, o.Args...)
-	return Run(ctx, o.Path, args...)
+	caches, err := caches(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return Run(ctx, o.Path, append(args, caches...)...)
+}
+
+// caches are the flags that CachesVariable asks for.
+func caches(dir string) ([]string, error) {
+	url := os.Getenv(CachesVariable)
+	if url == "" {
+		return nil, nil
+	}
+	flags := []string{"--content-cache", filepath.Join(dir, "content")}
+	if url == "disk" {
+		return flags, nil
+	}
+	shared := filepath.Join(dir, "shared")
+	return append(flags, "--shared-cache", shared), errors.Join(os.MkdirAll(shared, 0o700),
+		os.WriteFile(filepath.Join(shared, "url"), []byte(url), 0o600), os.WriteFile(filepath.Join(shared, "secret"), []byte(rand.Text()+rand.Text()), 0o600))
 }
 
 // Run runs the binary with these arguments until Stop, and returns when it listens.

@@ -40,29 +40,44 @@ type server struct {
 	address string
 	process *exec.Cmd
 	dir     string
-	args    []string
 }
 
-// start runs redis-server with more options. It is Debian's.
+// start runs redis-server with more options.
 func start(t *testing.T, args ...string) *server {
+	t.Helper()
+	s := &server{address: free(t), dir: t.TempDir()}
+	plain := []string{"--port", s.port(t)}
+	if len(args) > 0 && args[0] == "--tls" {
+		plain, args = []string{"--port", "0", "--tls-port", s.port(t)}, args[1:]
+	}
+	s.run(t, append(append([]string{"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", s.dir}, plain...), args...)...)
+	return s
+}
+
+// free is an address at which nobody listens.
+func free(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	must(t, listener.Close())
+	return listener.Addr().String()
+}
+
+func (s *server) port(t *testing.T) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(s.address)
+	must(t, err)
+	return port
+}
+
+// run runs Debian's redis-server until the test ends, and waits until it listens.
+func (s *server) run(t *testing.T, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
 		t.Skip("there is no redis-server here: apt-get install redis-server")
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	address := listener.Addr().String()
-	must(t, listener.Close())
-	_, port, err := net.SplitHostPort(address)
-	must(t, err)
-	s := &server{address: address, dir: t.TempDir()}
-	plain := []string{"--port", port}
-	if len(args) > 0 && args[0] == "--tls" {
-		plain, args = []string{"--port", "0", "--tls-port", port}, args[1:]
-	}
-	s.args = append(append([]string{"--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", s.dir}, plain...), args...)
-	s.process = exec.CommandContext(t.Context(), path, s.args...)
+	s.process = exec.CommandContext(t.Context(), path, args...)
 	s.process.Stdout, s.process.Stderr = t.Output(), t.Output()
 	must(t, s.process.Start())
 	t.Cleanup(func() {
@@ -70,21 +85,18 @@ func start(t *testing.T, args ...string) *server {
 		_ = s.process.Wait()
 	})
 	eventually(t, func() error {
-		conn, err := net.Dial("tcp", address)
+		conn, err := net.Dial("tcp", s.address)
 		if err == nil {
 			err = conn.Close()
 		}
 		return err
 	})
-	return s
 }
 
 // cli runs redis-cli.
 func (s *server) cli(t *testing.T, args ...string) string {
 	t.Helper()
-	_, port, err := net.SplitHostPort(s.address)
-	must(t, err)
-	out, err := exec.CommandContext(t.Context(), "redis-cli", append([]string{"-p", port}, args...)...).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "redis-cli", append([]string{"-p", s.port(t)}, args...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -94,18 +106,14 @@ func (s *server) cli(t *testing.T, args ...string) string {
 // get and set are for values of any bytes.
 func (s *server) get(t *testing.T, key string) []byte {
 	t.Helper()
-	_, port, err := net.SplitHostPort(s.address)
-	must(t, err)
-	out, err := exec.CommandContext(t.Context(), "redis-cli", "-p", port, "--raw", "GET", key).Output()
+	out, err := exec.CommandContext(t.Context(), "redis-cli", "-p", s.port(t), "--raw", "GET", key).Output()
 	must(t, err)
 	return bytes.TrimSuffix(out, []byte("\n"))
 }
 
 func (s *server) set(t *testing.T, key string, value []byte) {
 	t.Helper()
-	_, port, err := net.SplitHostPort(s.address)
-	must(t, err)
-	command := exec.CommandContext(t.Context(), "redis-cli", "-p", port, "-x", "SET", key)
+	command := exec.CommandContext(t.Context(), "redis-cli", "-p", s.port(t), "-x", "SET", key)
 	command.Stdin = bytes.NewReader(value)
 	out, err := command.CombinedOutput()
 	if err != nil || !strings.HasPrefix(string(out), "OK") {
