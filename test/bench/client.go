@@ -34,10 +34,15 @@ type exchange struct {
 
 // newExchange makes the request that Gatekeeper sends, headers included.
 func newExchange(by naming, images ...*image) *exchange {
+	return newExchangeIn("shop", by, images...)
+}
+
+// newExchangeIn does so for a namespace.
+func newExchangeIn(namespace string, by naming, images ...*image) *exchange {
 	e := &exchange{images: images}
 	keys := make([]string, len(images))
 	for i, image := range images {
-		keys[i] = image.key(by)
+		keys[i] = image.keyIn(namespace, by)
 		e.keys = append(e.keys, fmt.Appendf(nil, `"key":%q`, keys[i]))
 	}
 	body, err := json.Marshal(externaldata.NewProviderRequest(keys))

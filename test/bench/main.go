@@ -19,24 +19,28 @@ import (
 func main() {
 	asJSON := flag.Bool("json", false, "print JSON")
 	short := flag.Bool("short", false, "measure less, to see that it works; for CI")
+	churn := flag.Duration("churn", 0, "how long the churn is, in the place of the run's own; nothing else is measured then")
 	echoDir := flag.String("echo", "", "be the echo provider with the files of this directory; the program starts itself so")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *asJSON, *short, *echoDir); err != nil {
+	if err := run(ctx, *asJSON, *short, *churn, *echoDir); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // exitAfterDefer: stop was called
 	}
 }
 
-func run(ctx context.Context, asJSON, short bool, echoDir string) error {
+func run(ctx context.Context, asJSON, short bool, churn time.Duration, echoDir string) error {
 	if echoDir != "" {
 		return serveEcho(ctx, echoDir, os.Stdin, os.Stdout)
 	}
 	b := &bench{root: "..", sizes: full, progress: os.Stderr}
 	if short {
 		b.sizes = shortened
+	}
+	if churn > 0 {
+		b.sizes.churn, b.churnOnly = churn, true
 	}
 	err := b.run(ctx)
 	if asJSON {
@@ -74,12 +78,14 @@ type sizes struct {
 	// pods come within rollout.
 	pods    int
 	rollout time.Duration
+	// churn is how long questions come that were never asked before.
+	churn time.Duration
 }
 
 // Two hundred images: as many as Ratify's figures were measured with.
 var (
-	full      = sizes{"full", 201, 101, 10000, 10000, 3, 1000, 4, 600 * time.Millisecond, 11 * time.Second, 62 * time.Second, 10000, 50 * time.Second}
-	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0, 0, 500, 5 * time.Second}
+	full      = sizes{"full", 201, 101, 10000, 10000, 3, 1000, 4, 600 * time.Millisecond, 11 * time.Second, 62 * time.Second, 10000, 50 * time.Second, 90 * time.Second}
+	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0, 0, 500, 5 * time.Second, 2 * time.Second}
 )
 
 // latencies of the registry: what a cache next door adds to a request, and
@@ -92,6 +98,8 @@ type bench struct {
 	root     string
 	sizes    sizes
 	progress io.Writer
+	// churnOnly leaves out all but the churn.
+	churnOnly bool
 
 	machine *machine
 	stage   *stage
@@ -128,6 +136,7 @@ func (b *bench) run(ctx context.Context) error {
 		{"candidates expire", b.candidatesExpire},
 		{"stampede", b.stampede},
 		{"memory", b.memory},
+		{"churn", b.churn},
 		{"registry errors", b.faults},
 		{"rollout", b.rollout},
 		{"a slow registry", b.slowRegistry},
@@ -144,6 +153,9 @@ func (b *bench) run(ctx context.Context) error {
 		}
 	}()
 	for i, step := range steps {
+		if b.churnOnly && i > 0 && step.what != "churn" {
+			continue
+		}
 		started := time.Now()
 		if err := step.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)

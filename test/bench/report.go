@@ -39,6 +39,7 @@ const (
 	measureWarm    = "warm"
 	measureHerd    = "stampede"
 	measureMemory  = "memory"
+	measureChurn   = "churn"
 	measureErrors  = "registry errors"
 	measureRollout = "rollout"
 	measureSlow    = "a slow registry"
@@ -46,7 +47,7 @@ const (
 
 // measures are the tables, in their order.
 var measures = []string{
-	measureCold, measureBatches, measureTokens, measureExpiry, measureWarm, measureHerd, measureMemory, measureErrors, measureRollout, measureSlow,
+	measureCold, measureBatches, measureTokens, measureExpiry, measureWarm, measureHerd, measureMemory, measureChurn, measureErrors, measureRollout, measureSlow,
 }
 
 // figure is a line of the report.

@@ -43,8 +43,10 @@ type image struct {
 }
 
 // key is the image as the library's template sends it, with its namespace.
-func (i *image) key(by naming) string {
-	name := "[shop]" + i.host + "/" + i.repository
+func (i *image) key(by naming) string { return i.keyIn("shop", by) }
+
+func (i *image) keyIn(namespace string, by naming) string {
+	name := "[" + namespace + "]" + i.host + "/" + i.repository
 	if by == byTag {
 		return name + ":" + i.tag
 	}
