@@ -83,6 +83,14 @@ func (a *app) Ready() error {
 	return a.vaults.ready()
 }
 
+// settle waits until what is kept on disk is there.
+func (a *app) settle(ctx context.Context) error {
+	if a.content == nil {
+		return nil
+	}
+	return a.content.Settle(ctx)
+}
+
 // Run keeps policies and what they refer to up to date until ctx ends.
 func (a *app) Run(ctx context.Context) error {
 	group, running := errgroup.WithContext(ctx)

@@ -178,7 +178,7 @@ func TestRequestsAfterARestart(t *testing.T) {
 			if n := len(s.registry.Requests()); n > c.requests {
 				t.Errorf("%d requests: %v", n, s.registry.Requests())
 			}
-			if err := s.app.content.Settle(t.Context()); err != nil {
+			if err := s.app.settle(t.Context()); err != nil {
 				t.Error(err)
 			}
 		})

@@ -188,7 +188,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(o.drainDelay, 0)+answersUnderWay)
 		defer cancel()
 		err := server.Shutdown(stopping)
-		return errors.Join(err, traces.Shutdown(stopping), health.Close(), figures.Close())
+		return errors.Join(err, app.settle(stopping), traces.Shutdown(stopping), health.Close(), figures.Close())
 	})
 	err = group.Wait()
 	log.Info("stopped")
