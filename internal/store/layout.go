@@ -139,6 +139,18 @@ func (l *Layout) Fetch(_ context.Context, _ verifier.Subject, d ocispec.Descript
 	return data, nil
 }
 
+// Contents implements verifier.Store.
+func (l *Layout) Contents(_ context.Context, subject verifier.Subject) (verifier.Contents, error) {
+	if err := check(ocispec.Descriptor{Digest: subject.Digest}, maxManifestBytes); err != nil {
+		return verifier.Contents{}, err
+	}
+	data, err := l.dir.read(blobPath(subject.Digest))
+	if err != nil || subject.Digest.Algorithm().FromBytes(data) != subject.Digest {
+		return verifier.Contents{}, unreadable(err)
+	}
+	return decodeContents(data)
+}
+
 // Candidates implements verifier.Store: what has the subject, what the tag of the
 // referrers tag schema lists, and what is at tags made of its digest.
 func (l *Layout) Candidates(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted) verifier.Listing {

@@ -248,11 +248,11 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 	key := v.id + " " + ref.Name() + ":" + ref.Tag
 	s, ttl := v.store, v.store.options.TagTTL
 	resolve := func(ctx context.Context) (named, error) {
-		if n, ok := s.tags.Get(key); ok && time.Now().Before(n.renewAt) {
+		if n, ok := s.tags.Get(key); ok && time.Now().Before(n.renewAt) && !verifier.IsAfresh(ctx) {
 			return n, nil
 		}
 		var d digest.Digest
-		if until, ok := s.options.Shared.recall(ctx, key, ttl, &d); ok && d.Validate() == nil {
+		if until, ok := s.options.Shared.recall(ctx, key, ttl, &d); ok && d.Validate() == nil && !verifier.IsAfresh(ctx) {
 			n := named{digest: d, until: until, renewAt: until.Add(-ttl / renewedAhead)}
 			s.tags.Put(key, n, int64(len(d)), until)
 			return n, nil
@@ -271,7 +271,7 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 	}
 	n, ok := s.tags.Get(key)
 	switch {
-	case !ok:
+	case !ok, verifier.IsAfresh(ctx):
 		var err error
 		if n, err = s.tagFlights.Do(ctx, class(ctx, key), s.options.Budget, resolve); err != nil {
 			return verifier.Subject{}, gaveUp(v.client(ref.Registry).host, err)
@@ -290,8 +290,11 @@ type named struct {
 }
 
 // class keeps the shared work of those who can wait apart: an admission that joined
-// it would wait in their queue.
+// it would wait in their queue. So it does that of those who ask again.
 func class(ctx context.Context, key string) string {
+	if verifier.IsAfresh(ctx) {
+		key = "afresh " + key
+	}
 	if p := verifier.PriorityOf(ctx); p != verifier.PriorityAdmission {
 		return strconv.Itoa(int(p)) + " " + key
 	}

@@ -95,7 +95,11 @@ func (c *Chain) Verify(ctx context.Context, ref Reference) (Verdict, error) {
 		ctx, cancel = context.WithTimeout(ctx, slowHostPatience)
 		defer cancel()
 	}
-	d, err := c.decisions.Do(ctx, ref.String(), decisionBudget, func(ctx context.Context) (decision, error) {
+	key := ref.String()
+	if IsAfresh(ctx) {
+		key = "afresh " + key // who joined another's would see what that remembers
+	}
+	d, err := c.decisions.Do(ctx, key, decisionBudget, func(ctx context.Context) (decision, error) {
 		return c.work(ctx, ref), nil
 	})
 	if err != nil {
@@ -118,6 +122,20 @@ func (c *Chain) Examine(ctx context.Context, ref Reference) (Verdict, error) {
 		return Verdict{}, d.undecided
 	}
 	return d.verdict, nil
+}
+
+// Contents reads what an image is made of, which has a digest. The error is an
+// *Undecided.
+func (c *Chain) Contents(ctx context.Context, ref Reference) (Contents, error) {
+	subject, err := c.Resolve(ctx, ref)
+	if err != nil {
+		return Contents{}, err
+	}
+	contents, err := c.store.Contents(ctx, subject)
+	if err != nil {
+		return Contents{}, c.undecided(subject, AsError(err), Node{})
+	}
+	return contents, nil
 }
 
 // Discover gives all that is attached to the image, of whatever type, unread

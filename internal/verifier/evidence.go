@@ -158,4 +158,13 @@ type Store interface {
 	Exists(context.Context, Subject) error
 	// Fetch reads the whole blob or manifest.
 	Fetch(context.Context, Subject, ocispec.Descriptor) ([]byte, error)
+	// Contents reads what the subject is made of, one level down.
+	Contents(context.Context, Subject) (Contents, error)
+}
+
+// Contents is what an image is made of: the manifests of an index (image-spec, "OCI
+// Image Index"), or the config of a manifest.
+type Contents struct {
+	Manifests []ocispec.Descriptor
+	Config    ocispec.Descriptor
 }

@@ -237,7 +237,7 @@ func (c *Chain) verify(ctx context.Context, subject Subject, tasks []task, fetch
 			}
 			continue
 		}
-		if known, ok := c.memory.recall(t.check, subject, t.candidate.Descriptor.Digest); ok {
+		if known, ok := c.memory.recall(t.check, subject, t.candidate.Descriptor.Digest); ok && !IsAfresh(ctx) {
 			made[i] = known
 			if time.Now().After(known.renewAt) {
 				c.renew(ctx, subject, t)
