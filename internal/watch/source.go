@@ -1,0 +1,213 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Source follows the pods of a cluster, and its nodes, and tells a Watch.
+type Source struct {
+	client     rest.Interface
+	namespaces []string // none: all
+	watch      *Watch
+}
+
+// NewSource makes a Source; see Run. With namespaces it needs no more rights than to
+// list and watch their pods, and does not know the nodes' platforms.
+func NewSource(config *rest.Config, namespaces []string, w *Watch) (*Source, error) {
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	config = rest.CopyConfig(config)
+	config.APIPath, config.GroupVersion = "/api", &corev1.SchemeGroupVersion
+	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	config.ContentType = runtime.ContentTypeProtobuf
+	client, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server: %w", err)
+	}
+	return &Source{client, namespaces, w}, nil
+}
+
+// Run follows until ctx ends. What fails is tried again, ever less often.
+func (s *Source) Run(ctx context.Context) error {
+	var following sync.WaitGroup
+	defer following.Wait()
+	follow := func(resource, namespace string, kind runtime.Object, into cache.ReflectorStore) {
+		from := cache.NewListWatchFromClient(s.client, resource, namespace, fields.Everything())
+		reflector := cache.NewReflectorWithOptions(from, kind, into, cache.ReflectorOptions{Name: resource})
+		following.Go(func() { reflector.RunWithContext(ctx) })
+	}
+	if len(s.namespaces) == 0 {
+		follow("nodes", metav1.NamespaceAll, &corev1.Node{}, nodes{s.watch})
+		follow("pods", metav1.NamespaceAll, &corev1.Pod{}, &pods{watch: s.watch, synced: s.watch.expect(1)})
+		return nil
+	}
+	synced := s.watch.expect(len(s.namespaces))
+	for _, namespace := range s.namespaces {
+		follow("pods", namespace, &corev1.Pod{}, &pods{watch: s.watch, namespace: namespace, synced: synced})
+	}
+	return nil
+}
+
+// expect is told by each of so many sources when it has given what there is.
+func (w *Watch) expect(sources int) func() {
+	var mu sync.Mutex
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if sources--; sources == 0 {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.synced = true
+		}
+	}
+}
+
+// pods implements cache.ReflectorStore over a Watch: what it is given is trimmed, and
+// no pod is kept.
+type pods struct {
+	watch     *Watch
+	namespace string
+	synced    func()
+	once      sync.Once
+}
+
+// Transformer has pods trimmed before they are collected.
+func (p *pods) Transformer() cache.TransformFunc {
+	return func(object any) (any, error) {
+		if pod, ok := object.(*corev1.Pod); ok {
+			return trim(pod), nil
+		}
+		return object, nil
+	}
+}
+
+// Add implements cache.ReflectorStore.
+func (p *pods) Add(object any) error {
+	if pod, ok := object.(*corev1.Pod); ok {
+		p.watch.setPod(pod.UID, podOf(pod))
+	}
+	return nil
+}
+
+// Update implements cache.ReflectorStore.
+func (p *pods) Update(object any) error { return p.Add(object) }
+
+// Delete implements cache.ReflectorStore.
+func (p *pods) Delete(object any) error {
+	if pod, ok := object.(*corev1.Pod); ok {
+		p.watch.setPod(pod.UID, nil)
+	}
+	return nil
+}
+
+// Replace implements cache.ReflectorStore.
+func (p *pods) Replace(objects []any, _ string) error {
+	list := make([]*pod, 0, len(objects))
+	for _, object := range objects {
+		if pod, ok := object.(*corev1.Pod); ok {
+			if trimmed := podOf(pod); trimmed != nil {
+				list = append(list, trimmed)
+			}
+		}
+	}
+	p.watch.replacePods(p.namespace, list)
+	p.once.Do(p.synced)
+	return nil
+}
+
+// Resync implements cache.ReflectorStore.
+func (p *pods) Resync() error { return nil }
+
+// trim leaves what podOf reads.
+func trim(p *corev1.Pod) *corev1.Pod {
+	t := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{UID: p.UID, Namespace: p.Namespace, Name: p.Name, OwnerReferences: p.OwnerReferences, ResourceVersion: p.ResourceVersion, Annotations: initialEvents(p)},
+		Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName, ServiceAccountName: p.Spec.ServiceAccountName, ImagePullSecrets: p.Spec.ImagePullSecrets},
+		Status:     corev1.PodStatus{Phase: p.Status.Phase},
+	}
+	if hash, ok := p.Labels["pod-template-hash"]; ok {
+		t.Labels = map[string]string{"pod-template-hash": hash}
+	}
+	for _, c := range p.Spec.InitContainers {
+		t.Spec.InitContainers = append(t.Spec.InitContainers, corev1.Container{Name: c.Name, Image: c.Image, RestartPolicy: c.RestartPolicy})
+	}
+	for _, c := range p.Spec.Containers {
+		t.Spec.Containers = append(t.Spec.Containers, corev1.Container{Name: c.Name, Image: c.Image})
+	}
+	for _, c := range p.Spec.EphemeralContainers {
+		t.Spec.EphemeralContainers = append(t.Spec.EphemeralContainers, corev1.EphemeralContainer{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: c.Name, Image: c.Image}})
+	}
+	for _, v := range p.Spec.Volumes {
+		if v.Image != nil {
+			t.Spec.Volumes = append(t.Spec.Volumes, corev1.Volume{Name: v.Name, VolumeSource: corev1.VolumeSource{Image: v.Image}})
+		}
+	}
+	short := func(list []corev1.ContainerStatus) []corev1.ContainerStatus {
+		var trimmed []corev1.ContainerStatus
+		for _, s := range list {
+			trimmed = append(trimmed, corev1.ContainerStatus{Name: s.Name, ImageID: s.ImageID, ContainerID: s.ContainerID})
+		}
+		return trimmed
+	}
+	t.Status.InitContainerStatuses = short(p.Status.InitContainerStatuses)
+	t.Status.ContainerStatuses = short(p.Status.ContainerStatuses)
+	t.Status.EphemeralContainerStatuses = short(p.Status.EphemeralContainerStatuses)
+	return t
+}
+
+// initialEvents keeps what tells the end of a streamed list.
+func initialEvents(p *corev1.Pod) map[string]string {
+	if v, ok := p.Annotations[metav1.InitialEventsAnnotationKey]; ok {
+		return map[string]string{metav1.InitialEventsAnnotationKey: v}
+	}
+	return nil
+}
+
+// nodes implements cache.ReflectorStore for the platforms of nodes.
+type nodes struct{ watch *Watch }
+
+// Add implements cache.ReflectorStore.
+func (n nodes) Add(object any) error {
+	if node, ok := object.(*corev1.Node); ok {
+		info := node.Status.NodeInfo
+		if info.OperatingSystem != "" && info.Architecture != "" {
+			n.watch.setNode(node.Name, info.OperatingSystem+"/"+info.Architecture)
+		}
+	}
+	return nil
+}
+
+// Update implements cache.ReflectorStore.
+func (n nodes) Update(object any) error { return n.Add(object) }
+
+// Delete implements cache.ReflectorStore.
+func (n nodes) Delete(object any) error {
+	if node, ok := object.(*corev1.Node); ok {
+		n.watch.deleteNode(node.Name)
+	}
+	return nil
+}
+
+// Replace implements cache.ReflectorStore. A node that is gone takes its pods along.
+func (n nodes) Replace(objects []any, _ string) error {
+	for _, object := range objects {
+		_ = n.Add(object)
+	}
+	return nil
+}
+
+// Resync implements cache.ReflectorStore.
+func (nodes) Resync() error { return nil }
