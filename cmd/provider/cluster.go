@@ -37,12 +37,21 @@ type clusterOptions struct {
 	ratifyObjects     string
 }
 
-func (o *clusterOptions) add(flags *pflag.FlagSet) {
+// addReading adds those about what is read.
+func (o *clusterOptions) addReading(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.enabled, "cluster", false, "take policies from the cluster's objects, and not from --config")
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "how to reach the API server, outside a pod")
 	flags.StringVar(&o.namespace, "pod-namespace", "", "the provider's own namespace; a pod knows it")
 	flags.StringSliceVar(&o.objectNamespaces, "object-namespaces", nil, "namespaces, beside its own, whose Secrets and ConfigMaps policies may refer to; * for all")
 	flags.BoolVar(&o.podPullSecrets, "pod-pull-secrets", false, "read the pull secrets of pods and ServiceAccounts for policies that say so")
+	flags.BoolVar(&o.ratify, "ratify", false, "take Ratify's objects as well, and keep its Provider objects")
+	flags.StringVar(&o.ratifyObjects, "ratify-objects", "", "the ConfigMap with objects of Ratify that count where the cluster has none of their names; empty: none")
+	flags.StringVar(&o.lastGood, "last-good", "", "a file that keeps the policies in force with their Secrets, for a start without API server")
+}
+
+// add adds all of them.
+func (o *clusterOptions) add(flags *pflag.FlagSet) {
+	o.addReading(flags)
 	flags.StringVar(&o.lease, "lease", "countersign", "name of the Lease by which replicas agree on who writes")
 	flags.StringVar(&o.tlsSecret, "tls-secret", "countersign-tls", "the Secret with our certificate as tls.crt, tls.key and ca.crt, unless --tls-cert names a file")
 	flags.BoolVar(&o.selfSigned, "self-signed", true, "make and renew the certificate in --tls-secret")
@@ -54,9 +63,6 @@ func (o *clusterOptions) add(flags *pflag.FlagSet) {
 	flags.StringVar(&o.mutate, "mutation-provider", "countersign-mutation", "the Provider object to keep for mutation; empty: none")
 	flags.StringVar(&o.owner, "owner-cluster-role", "", "the ClusterRole with which all goes that the provider makes")
 	flags.StringVar(&o.library, "library", "", "the ConfigMap with constraints and mutators to apply; empty: none")
-	flags.BoolVar(&o.ratify, "ratify", false, "take Ratify's objects as well, and keep its Provider objects")
-	flags.StringVar(&o.ratifyObjects, "ratify-objects", "", "the ConfigMap with objects of Ratify that count where the cluster has none of their names; empty: none")
-	flags.StringVar(&o.lastGood, "last-good", "", "a file that keeps the policies in force with their Secrets, for a start without API server")
 }
 
 // The Provider objects that Ratify's templates and mutators ask.

@@ -37,6 +37,7 @@ var rooms = map[string][]string{
 	"internal/config":            {"api/v1beta1", "internal/cache", "internal/azure", "internal/verifier", "internal/verifier/notation", "internal/verifier/sigstore", "internal/store", "internal/store/auth", "internal/trust", "internal/ratify", "internal/statefile"},
 	"internal/provider":          {"internal/verifier", "internal/cache", "internal/telemetry"},
 	"internal/cluster":           {"internal/config", "internal/ratify", "api/v1beta1", "internal/verifier", "internal/telemetry"},
+	"internal/watch":             {"internal/verifier", "internal/telemetry", "internal/cache"},
 	"internal/telemetry":         {},
 	"internal/ratify":            {"api/v1beta1"},
 	"cmd/provider":               nil, // wires: may import every room
@@ -56,6 +57,7 @@ var owners = map[string][]string{
 	"oras.land/oras-go/":                       {"internal/store"},
 	"github.com/Azure/":                        {"internal/azure", "internal/store/auth", "internal/trust"},
 	"github.com/valkey-io/":                    {"internal/store"},
+	"go.etcd.io/bbolt":                         {"internal/watch"},
 	"github.com/aws/":                          {"internal/store/auth"},
 	"software.sslmate.com/src/go-pkcs12":       {"internal/trust"},
 	"github.com/notaryproject/":                {"internal/verifier/notation"},

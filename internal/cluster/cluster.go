@@ -59,7 +59,8 @@ type Options struct {
 	// RatifyObjects is a ConfigMap with objects of Ratify that count where the
 	// cluster has none of their kinds and names; empty: none.
 	RatifyObjects string
-	// Lease is the name of the Lease by which replicas agree on a leader.
+	// Lease is the name of the Lease by which replicas agree on a leader; empty: this
+	// one writes nothing, and so needs none.
 	Lease string
 	Log   *slog.Logger
 }
@@ -115,7 +116,7 @@ func (c *Cluster) follow(ctx context.Context) error {
 		Client:                        client.Options{Cache: &client.CacheOptions{Unstructured: true}},
 		Metrics:                       server.Options{BindAddress: "0"}, // ours are elsewhere
 		HealthProbeBindAddress:        "0",
-		LeaderElection:                true,
+		LeaderElection:                c.options.Lease != "",
 		LeaderElectionID:              c.options.Lease,
 		LeaderElectionNamespace:       c.options.Reader.Namespace(),
 		LeaderElectionReleaseOnCancel: true,
@@ -133,10 +134,11 @@ func (c *Cluster) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, part := range append(parts,
-		&policies{from: m.GetCache(), objects: c.options.Objects, ratify: c.options.Ratify, defaults: c.ratifyDefaults, changed: changed, refreshed: c.options.Refreshed, decided: []trigger{decided, applied, told}, log: c.log},
-		&statuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: decided, events: m.GetEventRecorder(controller), log: c.log},
-	) {
+	parts = append(parts, &policies{from: m.GetCache(), objects: c.options.Objects, ratify: c.options.Ratify, defaults: c.ratifyDefaults, changed: changed, refreshed: c.options.Refreshed, decided: []trigger{decided, applied, told}, log: c.log})
+	if c.options.Lease != "" {
+		parts = append(parts, &statuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: decided, events: m.GetEventRecorder(controller), log: c.log})
+	}
+	for _, part := range parts {
 		if err := m.Add(part); err != nil {
 			return err
 		}
@@ -165,7 +167,7 @@ func (c *Cluster) writers(ctx context.Context, m manager.Manager, applied, told 
 			return nil, err
 		}
 	}
-	if c.options.Ratify {
+	if c.options.Ratify && c.options.Lease != "" {
 		parts = append(parts, &ratifyStatuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: told, log: c.log})
 	}
 	if c.options.Library != "" {

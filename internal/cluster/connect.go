@@ -13,9 +13,12 @@ import (
 // namespaceFile is where a pod finds its own namespace.
 const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
+// Config says how the API server is reached.
+type Config = rest.Config
+
 // Connect says how the API server is reached: as the kubeconfig file says, or as
 // the pod's ServiceAccount where there is none.
-func Connect(kubeconfig string) (*rest.Config, error) {
+func Connect(kubeconfig string) (*Config, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return nil, fmt.Errorf("reach the API server: %w", err)

@@ -99,6 +99,28 @@ func (m *Metrics) GaugeFunc(name, help string, labels map[string]string, read fu
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read))
 }
 
+// Collect shows figures that are read at each scrape, by labels whose values are not
+// known before. Who reads them bounds how many there are.
+func (m *Metrics) Collect(name, help string, labels []string, read func(show func(v float64, values ...string))) {
+	m.registry.MustRegister(collector{prometheus.NewDesc(name, help, labels, nil), read})
+}
+
+// collector implements prometheus.Collector.
+type collector struct {
+	desc *prometheus.Desc
+	read func(func(float64, ...string))
+}
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(to chan<- *prometheus.Desc) { to <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(to chan<- prometheus.Metric) {
+	c.read(func(v float64, values ...string) {
+		to <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, v, values...)
+	})
+}
+
 // CounterFunc shows what read gives, which never goes down.
 func (m *Metrics) CounterFunc(name, help string, labels map[string]string, read func() float64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, read))

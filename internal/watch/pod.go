@@ -23,7 +23,10 @@ const (
 
 // Workload is what a pod belongs to, for people: its controller, and what that
 // belongs to as far as its name tells.
-type Workload struct{ Kind, Name string }
+type Workload struct {
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+}
 
 // pod is what we keep of one.
 type pod struct {

@@ -24,8 +24,8 @@ type Outcome struct {
 	Policy          string
 	// Digest that was judged; empty where nothing was resolved.
 	Digest digest.Digest
-	// Reports are what each check made of each candidate.
-	Reports []verifier.Report
+	// Evidence that was found, and what each check made of it.
+	Evidence []Evidence
 	// At is when it was found out, and Until when it may be something else.
 	At, Until time.Time
 }
@@ -34,8 +34,45 @@ type Outcome struct {
 func settled(v verifier.Verdict) Outcome {
 	return Outcome{
 		Status: Status(v.Status()), Reason: v.Reason(), Message: v.Message(), Remedy: v.Remedy(), Policy: v.Policy(),
-		Digest: v.Digest(), Reports: v.Tree().AllReports(), At: time.Now(), Until: v.ValidUntil(),
+		Digest: v.Digest(), Evidence: evidenceOf(v.Tree()), At: time.Now(), Until: v.ValidUntil(),
 	}
+}
+
+// maxEvidence is how much evidence of an image is shown.
+const maxEvidence = 32
+
+// Evidence is what a check made of something that is attached to an image.
+type Evidence struct {
+	Check        string          `json:"check"`
+	Scheme       string          `json:"scheme"`
+	Outcome      string          `json:"outcome"`
+	Digest       string          `json:"digest,omitempty"`
+	ArtifactType string          `json:"artifactType,omitempty"`
+	Signer       string          `json:"signer,omitempty"`
+	SignedAt     *time.Time      `json:"signedAt,omitempty"`
+	ValidUntil   *time.Time      `json:"validUntil,omitempty"`
+	Reason       verifier.Reason `json:"reason,omitempty"`
+	Message      string          `json:"message,omitempty"`
+}
+
+// evidenceOf keeps of a tree's reports what is shown.
+func evidenceOf(tree verifier.Node) []Evidence {
+	var list []Evidence
+	for _, r := range tree.AllReports() {
+		if len(list) == maxEvidence {
+			break
+		}
+		claims := r.Finding.Claims
+		e := Evidence{
+			Check: r.Check, Scheme: r.Scheme, Outcome: fmt.Sprint(r.Outcome()), Digest: r.Candidate.Descriptor.Digest.String(), ArtifactType: r.Candidate.ArtifactType,
+			Signer: claims.Signer.Name, SignedAt: some(claims.SignedAt), ValidUntil: some(r.Finding.ValidUntil),
+		}
+		if r.Finding.Err != nil {
+			e.Reason, e.Message = r.Finding.Err.Reason, r.Finding.Err.Message
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
 // failed is the outcome of an error: we could not find out.

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/countersign-dev/countersign/internal/cluster"
+	"github.com/countersign-dev/countersign/internal/provider"
+	"github.com/countersign-dev/countersign/internal/telemetry"
+	"github.com/countersign-dev/countersign/internal/verifier"
+	"github.com/countersign-dev/countersign/internal/watch"
+)
+
+// watchOptions are the flags of watch.
+type watchOptions struct {
+	config, listen, healthListen, metricListen string
+	logLevel                                   string
+	allowLoopback                              bool
+	vaultCache, contentCache, sharedCache      string
+	contentCacheSize                           int64
+	state                                      string
+	namespaces                                 []string
+	interval                                   time.Duration
+	parallel                                   int
+	rate                                       float64
+	cluster                                    clusterOptions
+}
+
+func watchCommand() *cobra.Command {
+	var o watchOptions
+	command := &cobra.Command{
+		Use:   "watch",
+		Short: "Verify what runs in a cluster, again and again",
+		Example: `  countersign watch --cluster --state /var/lib/countersign
+  countersign watch --config policies --kubeconfig ~/.kube/config --pod-namespace countersign-system --state .`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error {
+			return o.run(command.Context(), command.ErrOrStderr())
+		},
+	}
+	flags := command.Flags()
+	flags.StringVar(&o.config, "config", defaultConfig, "a policy file or a directory of them, without --cluster; watched")
+	flags.StringVar(&o.listen, "listen", "127.0.0.1:8080", "where the API is, over plain HTTP: for kubectl port-forward, or a proxy with TLS in the same pod")
+	flags.StringVar(&o.healthListen, "health-listen", ":9099", "where /healthz and /readyz are, over plain HTTP")
+	flags.StringVar(&o.metricListen, "metrics-listen", ":8888", "where /metrics is, over plain HTTP")
+	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	flags.BoolVar(&o.allowLoopback, "allow-loopback", false, "let registries be on this machine, for development")
+	flags.StringVar(&o.vaultCache, "vault-cache", "", "a file that keeps what Azure Key Vaults hold, for a start while one is away; empty: none")
+	flags.StringVar(&o.contentCache, "content-cache", "", "a directory that keeps signatures and what they are in, by digest, beyond a restart; empty: none")
+	flags.Int64Var(&o.contentCacheSize, "content-cache-size", 512, "how many MiB it may have; what was not used for the longest goes first")
+	flags.StringVar(&o.sharedCache, "shared-cache", "", "a directory, as a Secret is mounted, that says where replicas share what they have read: url, secret and ca.crt; empty: nowhere")
+	flags.StringVar(&o.state, "state", "", "a directory that keeps what was last known of images, and for 90 days what became of them; empty: none")
+	flags.StringSliceVar(&o.namespaces, "namespaces", nil, "watch these only, with no rights elsewhere; empty: all")
+	flags.DurationVar(&o.interval, "interval", time.Hour, "how often an image is looked at again, a fifth sooner or later")
+	flags.IntVar(&o.parallel, "parallel", 8, "how many images are looked at at once")
+	flags.Float64Var(&o.rate, "rate", 10, "how many images a second are begun to be looked at at most")
+	o.cluster.addReading(flags)
+	flags.StringVar(&o.cluster.lease, "lease", "countersign-watch", "name of the Lease by which replicas agree on who watches")
+	return command
+}
+
+func (o *watchOptions) run(ctx context.Context, stderr io.Writer) error {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
+		return fmt.Errorf("--log-level is %q: use debug, info, warn or error", o.logLevel)
+	}
+	if o.interval < time.Minute || o.parallel < 1 || o.rate <= 0 {
+		return errors.New("--interval is a minute at least, --parallel one, and --rate more than nothing")
+	}
+	log := telemetry.NewLogger(stderr, level)
+	metrics := telemetry.NewMetrics(telemetry.Build{Version: buildVersion()})
+	reach, err := cluster.Connect(o.cluster.kubeconfig)
+	if err != nil {
+		return err
+	}
+	if o.cluster.namespace == "" {
+		if o.cluster.namespace, err = cluster.Namespace(); err != nil {
+			return err
+		}
+	}
+	app, err := o.open(ctx, log, metrics)
+	if err != nil {
+		return err
+	}
+	w := &watcher{options: o, app: app, reach: reach, log: log, metrics: metrics}
+	return w.run(ctx)
+}
+
+// open wires what verifies. Lists are believed for as long as nobody looks again: a
+// look asks past them, and a change of policy asks nobody.
+func (o *watchOptions) open(ctx context.Context, log *slog.Logger, metrics *telemetry.Metrics) (*app, error) {
+	options := appOptions{
+		config: o.config, allowLoopback: o.allowLoopback, ratify: o.cluster.ratify, vaultCache: o.vaultCache, contentCache: o.contentCache, contentCacheSize: o.contentCacheSize,
+		sharedCache: o.sharedCache, lists: 2 * o.interval, log: log, metrics: metrics,
+	}
+	if o.cluster.enabled {
+		reading := o.cluster
+		reading.lease = "" // it writes nothing to the policies' objects
+		options.cluster = &reading
+	}
+	return newApp(ctx, options)
+}
+
+// watcher is a replica of watch.
+type watcher struct {
+	options *watchOptions
+	app     *app
+	reach   *cluster.Config
+	log     *slog.Logger
+	metrics *telemetry.Metrics
+	// current is set while this replica watches.
+	current atomic.Pointer[watch.Watch]
+}
+
+func (w *watcher) run(ctx context.Context) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	var listeners [3]net.Listener
+	for i, address := range []string{w.options.listen, w.options.healthListen, w.options.metricListen} {
+		var config net.ListenConfig
+		if listeners[i], err = config.Listen(ctx, "tcp", address); err != nil {
+			return err
+		}
+		defer func() { _ = listeners[i].Close() }()
+	}
+	w.log.Info("listening", slog.String("provider", listeners[0].Addr().String()), slog.String("health", listeners[1].Addr().String()),
+		slog.String("metrics", listeners[2].Addr().String()), slog.String("version", buildVersion()))
+	var serving atomic.Pointer[http.Handler]
+	servers := []*http.Server{
+		provider.PlainServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			if handler := serving.Load(); handler != nil {
+				(*handler).ServeHTTP(rw, r)
+				return
+			}
+			http.Error(rw, "another replica watches", http.StatusServiceUnavailable)
+		})),
+		provider.PlainServer(w.health()), provider.PlainServer(w.metrics.Handler()),
+	}
+	group, running := errgroup.WithContext(ctx)
+	for i, server := range servers {
+		group.Go(func() error { return servePlain(server, listeners[i]) })
+	}
+	watch.ShowCurrent(w.metrics, w.current.Load)
+	group.Go(func() error { return w.app.Run(running) })
+	lease := watch.Lease{Namespace: w.options.cluster.namespace, Name: w.options.cluster.lease, Identity: fmt.Sprintf("%s-%d", host, os.Getpid())}
+	group.Go(func() error {
+		return watch.Lead(running, w.reach, lease, func(ctx context.Context) error { return w.lead(ctx, &serving) })
+	})
+	group.Go(func() error {
+		<-running.Done()
+		var err error
+		for _, server := range servers {
+			err = errors.Join(err, server.Close())
+		}
+		return err
+	})
+	err = group.Wait()
+	w.log.Info("stopped")
+	return err
+}
+
+// lead watches until ctx ends.
+func (w *watcher) lead(ctx context.Context, serving *atomic.Pointer[http.Handler]) error {
+	o := w.options
+	w.log.Info("watching")
+	group, running := errgroup.WithContext(ctx)
+	var history *watch.History
+	var memory watch.Memory
+	if o.state != "" {
+		var err error
+		if history, err = watch.OpenHistory(filepath.Join(o.state, "history"), w.log); err != nil {
+			return err
+		}
+		memory = history
+		group.Go(func() error { return history.Run(running) })
+	}
+	viewers, err := watch.NewAccess(w.reach)
+	if err != nil {
+		return err
+	}
+	current := watch.New(watch.Options{
+		Select:   func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return w.app.Snapshot().For(r) },
+		Snapshot: func() any { return w.app.Snapshot() },
+		Interval: o.interval, Parallel: o.parallel, Rate: o.rate, Memory: memory, Log: w.log,
+		Changed: func(t watch.Transition) {
+			w.log.Info("became", slog.String("namespace", t.Namespace), slog.String("image", t.Image), slog.String("digest", t.Digest),
+				slog.String("from", string(t.From)), slog.String("to", string(t.To)), slog.String("reason", string(t.Reason)), slog.String("message", t.Message))
+		},
+	})
+	source, err := watch.NewSource(w.reach, o.namespaces, current)
+	if err != nil {
+		return err
+	}
+	handler := watch.NewServer(current, history, viewers, w.log).Handler()
+	w.current.Store(current)
+	serving.Store(&handler)
+	defer func() {
+		w.current.Store(nil)
+		serving.Store(nil)
+	}()
+	group.Go(func() error {
+		if err := w.ready(running); err != nil {
+			return nil //nolint:nilerr // it ends
+		}
+		return current.Run(running)
+	})
+	group.Go(func() error { return source.Run(running) })
+	return group.Wait()
+}
+
+// ready waits until there are policies: without them all would be refused.
+func (w *watcher) ready(ctx context.Context) error {
+	for w.app.Ready() != nil {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// health is ready where this replica watches and knows all pods.
+func (w *watcher) health() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(rw, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, _ *http.Request) {
+		current := w.current.Load()
+		switch {
+		case w.app.Ready() != nil:
+			http.Error(rw, w.app.Ready().Error(), http.StatusServiceUnavailable)
+		case current == nil:
+			http.Error(rw, "another replica watches", http.StatusServiceUnavailable)
+		case !current.Synced():
+			http.Error(rw, "the pods are not known yet", http.StatusServiceUnavailable)
+		default:
+			_, _ = io.WriteString(rw, "ok\n")
+		}
+	})
+	return mux
+}

@@ -1,0 +1,80 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+)
+
+const (
+	// leaseTime is how long a leader that has died is waited for, leaseRenewal how
+	// long one tries that cannot renew its Lease, and leaseRetry how often.
+	leaseTime, leaseRenewal, leaseRetry = 15 * time.Second, 10 * time.Second, 2 * time.Second
+)
+
+// Lease is what replicas agree by on which of them watches.
+type Lease struct{ Namespace, Name, Identity string }
+
+// Lead does the work while this replica holds the Lease, again whenever it gets it,
+// until ctx ends. It ends with the first error of the work.
+func Lead(ctx context.Context, config *rest.Config, lease Lease, work func(context.Context) error) error {
+	config = rest.CopyConfig(config)
+	config.Timeout = leaseRenewal / 2
+	leases, err := coordinationv1.NewForConfig(config) // the whole set of clients is megabytes
+	if err != nil {
+		return fmt.Errorf("lease %s/%s: %w", lease.Namespace, lease.Name, err)
+	}
+	lock := &resourcelock.LeaseLock{
+		LeaseMeta: metav1.ObjectMeta{Namespace: lease.Namespace, Name: lease.Name}, Client: leases,
+		LockConfig: resourcelock.ResourceLockConfig{Identity: lease.Identity},
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var mu sync.Mutex // whoever begins, begins before its time is over
+	var working sync.WaitGroup
+	begin := func(leading context.Context) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if leading.Err() != nil {
+			return false
+		}
+		working.Add(1)
+		return true
+	}
+	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: lock, LeaseDuration: leaseTime, RenewDeadline: leaseRenewal, RetryPeriod: leaseRetry, ReleaseOnCancel: true, Name: lease.Name,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(leading context.Context) {
+				if !begin(leading) {
+					return
+				}
+				defer working.Done()
+				if err := work(leading); err != nil {
+					cancel(err)
+				}
+			},
+			OnStoppedLeading: func() {},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("lease %s/%s: %w", lease.Namespace, lease.Name, err)
+	}
+	for ctx.Err() == nil {
+		elector.Run(ctx)
+		mu.Lock()
+		working.Wait() // who has begun; nobody else will
+		mu.Unlock()
+	}
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,262 @@
+package watch
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+const (
+	// standardLimit and maxLimit are how many results a page has.
+	standardLimit, maxLimit = 100, 1000
+	// historyLimit is how much of an image's history is shown.
+	historyLimit = 200
+	// maxQuery bounds what is looked for.
+	maxQuery = 256
+)
+
+// Viewers says which namespaces the holder of a token may see, or that there is no
+// holder: ErrAnonymous.
+type Viewers interface {
+	Allowed(ctx context.Context, token string, namespaces []string) (func(string) bool, error)
+}
+
+// Server serves what a Watch knows: as an API, in the shapes that kube-notary's users
+// read, and as a page.
+type Server struct {
+	watch   *Watch
+	history *History // nil: none is kept
+	viewers Viewers
+	log     *slog.Logger
+}
+
+// NewServer makes a Server.
+func NewServer(w *Watch, history *History, viewers Viewers, log *slog.Logger) *Server {
+	return &Server{w, history, viewers, log}
+}
+
+// Handler serves it.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, serve := range map[string]func(http.ResponseWriter, *http.Request, func(string) bool){
+		"GET /api/v1/summary":         s.summary,
+		"GET /api/v1/results":         s.results,
+		"GET /api/v1/images/{digest}": s.image,
+		"GET /results":                s.kubeNotary,
+		"GET /bulk_sign":              s.bulkSign,
+	} {
+		mux.HandleFunc(pattern, s.known(serve))
+	}
+	mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(openAPI)
+	})
+	return hardened(mux)
+}
+
+// hardened says what a browser may do with what we serve: next to nothing.
+func hardened(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// known serves those of whom the API server knows, with what they may see.
+func (s *Server) known(serve func(http.ResponseWriter, *http.Request, func(string) bool)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		allowed, err := s.viewers.Allowed(r.Context(), tokenOf(r), s.watch.namespaces())
+		switch {
+		case errors.Is(err, ErrAnonymous):
+			w.Header().Set("WWW-Authenticate", `Bearer realm="countersign"`)
+			refuse(w, http.StatusUnauthorized, "show a token of the cluster: Authorization: Bearer $(kubectl create token NAME)")
+		case err != nil:
+			s.log.WarnContext(r.Context(), "nobody can be let in", slog.Any("error", err))
+			refuse(w, http.StatusServiceUnavailable, "the API server cannot be asked who may see what; try again")
+		default:
+			serve(w, r, allowed)
+		}
+	}
+}
+
+func tokenOf(r *http.Request) string {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		return strings.TrimSpace(token)
+	}
+	return ""
+}
+
+func refuse(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"error": message})
+}
+
+func answer(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	encoder := json.NewEncoder(w) // which escapes <, > and &
+	encoder.SetIndent("", "  ")
+	_ = encoder.Encode(v)
+}
+
+func (s *Server) summary(w http.ResponseWriter, _ *http.Request, allowed func(string) bool) {
+	answer(w, s.watch.Summary(allowed))
+}
+
+// page is some of the results.
+type page struct {
+	Items []Row `json:"items"`
+	Total int   `json:"total"`
+	Page  int   `json:"page"`
+	Limit int   `json:"limit"`
+}
+
+func (s *Server) results(w http.ResponseWriter, r *http.Request, allowed func(string) bool) {
+	p, problem := s.find(r, allowed)
+	if problem != "" {
+		refuse(w, http.StatusBadRequest, problem)
+		return
+	}
+	answer(w, p)
+}
+
+// find gives the page of results that a request asks for, or what is wrong with it.
+func (s *Server) find(r *http.Request, allowed func(string) bool) (p page, problem string) {
+	q := r.URL.Query()
+	f := Filter{Allowed: allowed, Namespace: q.Get("namespace"), Text: q.Get("q")}
+	if len(f.Text) > maxQuery {
+		return page{}, "q has more than 256 bytes"
+	}
+	for _, text := range q["status"] {
+		for word := range strings.SplitSeq(text, ",") {
+			status := Status(strings.ToUpper(word))
+			if word != "" && !slices.Contains(Statuses(), status) {
+				return page{}, "there is no status " + strconv.Quote(word)
+			}
+			if word != "" {
+				f.Statuses = append(f.Statuses, status)
+			}
+		}
+	}
+	p = page{Page: 1, Limit: standardLimit}
+	for name, into := range map[string]*int{"page": &p.Page, "limit": &p.Limit} {
+		if text := q.Get(name); text != "" {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 || n > 1_000_000 {
+				return page{}, name + " is no number that can be"
+			}
+			*into = n
+		}
+	}
+	p.Limit = min(p.Limit, maxLimit)
+	rows := s.watch.Rows(f)
+	if !order(rows, q.Get("sort")) {
+		return page{}, "sort is one of namespace, image, status, since, checked, or the same with - before it"
+	}
+	p.Total = len(rows)
+	from := min((p.Page-1)*p.Limit, len(rows))
+	p.Items = append([]Row{}, rows[from:min(from+p.Limit, len(rows))]...)
+	for i := range p.Items {
+		p.Items[i].Evidence = nil
+	}
+	return p, ""
+}
+
+// order sorts rows, which come by namespace and image.
+func order(rows []Row, by string) bool {
+	name, descending := strings.CutPrefix(by, "-")
+	at := func(t *time.Time) time.Time {
+		if t == nil {
+			return time.Time{}
+		}
+		return *t
+	}
+	compare, ok := map[string]func(a, b Row) int{
+		"":          func(Row, Row) int { return 0 },
+		"namespace": func(a, b Row) int { return strings.Compare(a.Namespace, b.Namespace) },
+		"image":     func(a, b Row) int { return strings.Compare(a.Image, b.Image) },
+		"status": func(a, b Row) int {
+			return cmp.Compare(slices.Index(Statuses(), a.Status), slices.Index(Statuses(), b.Status))
+		},
+		"since":   func(a, b Row) int { return at(a.Since).Compare(at(b.Since)) },
+		"checked": func(a, b Row) int { return at(a.CheckedAt).Compare(at(b.CheckedAt)) },
+	}[name]
+	if !ok {
+		return false
+	}
+	slices.SortStableFunc(rows, func(a, b Row) int {
+		if descending {
+			return compare(b, a)
+		}
+		return compare(a, b)
+	})
+	return true
+}
+
+// detail is an image in all namespaces that may be seen.
+type detail struct {
+	Digest  string       `json:"digest"`
+	Rows    []Row        `json:"rows"`
+	History []Transition `json:"history"`
+}
+
+func (s *Server) image(w http.ResponseWriter, r *http.Request, allowed func(string) bool) {
+	of := r.PathValue("digest")
+	if _, err := digest.Parse(of); err != nil {
+		refuse(w, http.StatusBadRequest, "not a digest; write it as sha256:…")
+		return
+	}
+	d := s.detail(r.Context(), of, allowed)
+	if len(d.Rows) == 0 && len(d.History) == 0 {
+		refuse(w, http.StatusNotFound, "no image of this digest runs where you may see it")
+		return
+	}
+	answer(w, d)
+}
+
+func (s *Server) detail(ctx context.Context, of string, allowed func(string) bool) detail {
+	d := detail{Digest: of, Rows: []Row{}, History: []Transition{}}
+	for _, row := range s.watch.Rows(Filter{Allowed: allowed, Text: of}) {
+		if row.Digest == of {
+			d.Rows = append(d.Rows, row)
+		}
+	}
+	if s.history == nil {
+		return d
+	}
+	history, err := s.history.Transitions(historyLimit, func(t Transition) bool { return t.Digest == of && allowed(t.Namespace) })
+	if err != nil {
+		s.log.WarnContext(ctx, "the history cannot be read", slog.Any("error", err))
+	}
+	d.History = append(d.History, history...)
+	return d
+}
+
+// namespaces are those in which something runs.
+func (w *Watch) namespaces() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen := map[string]bool{}
+	for key := range w.rows {
+		seen[key.namespace] = true
+	}
+	list := make([]string, 0, len(seen))
+	for namespace := range seen {
+		list = append(list, namespace)
+	}
+	slices.Sort(list)
+	return list
+}

@@ -1,0 +1,186 @@
+package watch
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/countersign-dev/countersign/internal/verifier"
+)
+
+// Row is an image in a namespace, as people and programs see it.
+type Row struct {
+	Namespace string `json:"namespace"`
+	// Image as the pods' specs have it.
+	Image string `json:"image"`
+	// Digest that runs; empty where the node does not say yet.
+	Digest   string          `json:"digest,omitempty"`
+	Platform string          `json:"platform,omitempty"`
+	Status   Status          `json:"status"`
+	Reason   verifier.Reason `json:"reason,omitempty"`
+	Message  string          `json:"message,omitempty"`
+	Remedy   string          `json:"remedy,omitempty"`
+	Policy   string          `json:"policy,omitempty"`
+	// Since is when it became so, CheckedAt when it was last found to be, and NextAt
+	// when it is looked at again.
+	Since     *time.Time `json:"since,omitempty"`
+	CheckedAt *time.Time `json:"checkedAt,omitempty"`
+	NextAt    *time.Time `json:"nextAt,omitempty"`
+	// Last is the last verdict, where looking fails since; Trouble says why.
+	Last    *Known `json:"lastVerdict,omitempty"`
+	Trouble string `json:"trouble,omitempty"`
+	// Containers that use it.
+	Containers []Place `json:"containers"`
+	// Subject is the digest that was judged, of a manifest or index.
+	Subject string `json:"subject,omitempty"`
+	// Evidence is shown for single images only.
+	Evidence []Evidence `json:"evidence,omitempty"`
+}
+
+// Place is where an image is used.
+type Place struct {
+	Pod         string `json:"pod"`
+	Container   string `json:"container"`
+	Use         Use    `json:"use"`
+	Workload    string `json:"workload"` // as Deployment/cart
+	ContainerID string `json:"containerID,omitempty"`
+	ImageID     string `json:"imageID,omitempty"`
+}
+
+// Filter says which rows are wanted. A zero field leaves nothing out.
+type Filter struct {
+	// Allowed is which namespaces may be seen; nil: all.
+	Allowed func(namespace string) bool
+	// Namespace, Statuses and Text (in image, digest, workload, pod or message)
+	// narrow them.
+	Namespace string
+	Statuses  []Status
+	Text      string
+}
+
+// Summary counts containers.
+type Summary struct {
+	// Containers by status, zeros included, and the same by namespace.
+	Containers map[Status]int            `json:"containers"`
+	Namespaces map[string]map[Status]int `json:"namespaces"`
+	// Images are digests that run.
+	Images int `json:"images"`
+	// Synced says whether all pods are known, and Checked when all their images had
+	// been looked at for the first time.
+	Synced  bool       `json:"synced"`
+	Checked *time.Time `json:"checked,omitempty"`
+	// Oldest is when what was looked at the longest ago was.
+	Oldest *time.Time `json:"oldest,omitempty"`
+}
+
+// noCounts has each status, with none.
+func noCounts() map[Status]int {
+	counts := map[Status]int{}
+	for _, s := range Statuses() {
+		counts[s] = 0
+	}
+	return counts
+}
+
+// Summary counts the containers that may be seen.
+func (w *Watch) Summary(allowed func(string) bool) Summary {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := Summary{Containers: noCounts(), Namespaces: map[string]map[Status]int{}, Synced: w.synced, Checked: some(w.passed)}
+	images := map[string]bool{}
+	for key, r := range w.rows {
+		if allowed != nil && !allowed(key.namespace) {
+			continue
+		}
+		status, n := r.status(), len(r.containers)
+		counts := s.Namespaces[key.namespace]
+		if counts == nil {
+			counts = noCounts()
+			s.Namespaces[key.namespace] = counts
+		}
+		counts[status] += n
+		s.Containers[status] += n
+		if d := r.digest(); d != "" {
+			images[d] = true
+		}
+		if at := r.known.At; !at.IsZero() && (s.Oldest == nil || at.Before(*s.Oldest)) {
+			s.Oldest = &at
+		}
+	}
+	s.Images = len(images)
+	return s
+}
+
+// Rows gives those that match, by namespace, image and digest.
+func (w *Watch) Rows(f Filter) []Row {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	text := strings.ToLower(f.Text)
+	var list []Row
+	for key, r := range w.rows {
+		if f.Allowed != nil && !f.Allowed(key.namespace) || f.Namespace != "" && f.Namespace != key.namespace {
+			continue
+		}
+		status := r.status()
+		if len(f.Statuses) > 0 && !slices.Contains(f.Statuses, status) {
+			continue
+		}
+		row := r.shown(status)
+		if text == "" || row.has(text) {
+			list = append(list, row)
+		}
+	}
+	slices.SortFunc(list, func(a, b Row) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Image, b.Image), strings.Compare(a.Digest, b.Digest), strings.Compare(a.Platform, b.Platform))
+	})
+	return list
+}
+
+func (r Row) has(text string) bool {
+	in := func(s string) bool { return strings.Contains(strings.ToLower(s), text) }
+	return in(r.Image) || in(r.Digest) || in(r.Message) || slices.ContainsFunc(r.Containers, func(p Place) bool { return in(p.Workload) || in(p.Pod) })
+}
+
+func some(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+// shown is the row as it is now.
+func (r *row) shown(status Status) Row {
+	row := Row{
+		Namespace: r.key.namespace, Image: r.key.image, Digest: r.digest(), Platform: r.key.platform, Status: status,
+		Reason: r.known.Reason, Since: some(r.known.Since), CheckedAt: some(r.known.At),
+	}
+	if c := r.worst(); c != nil {
+		o := c.outcome
+		row.Reason, row.Message, row.Remedy, row.Policy, row.Subject, row.Evidence = o.Reason, o.Message, o.Remedy, o.Policy, o.Digest.String(), o.Evidence
+		row.NextAt = some(c.due)
+		if c.trouble.Status != "" {
+			row.Trouble = c.trouble.Message
+			if v := c.verdict; v.Status != "" {
+				row.Last = &Known{Status: v.Status, Reason: v.Reason, At: v.At}
+			}
+		}
+	}
+	for c := range r.containers {
+		row.Containers = append(row.Containers, Place{
+			Pod: c.pod.name, Container: c.name, Use: c.use, Workload: c.pod.workload.Kind + "/" + c.pod.workload.Name,
+			ContainerID: c.containerID, ImageID: c.imageID,
+		})
+	}
+	slices.SortFunc(row.Containers, func(a, b Place) int {
+		return cmp.Or(strings.Compare(a.Workload, b.Workload), strings.Compare(a.Pod, b.Pod), strings.Compare(a.Container, b.Container), strings.Compare(string(a.Use), string(b.Use)))
+	})
+	return row
+}
+
+// Synced reports whether all pods are known.
+func (w *Watch) Synced() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.synced
+}
