@@ -15,7 +15,7 @@ FUZZTIME    ?= 10s
 SMALL       := k8s.io sigs.k8s.io github.com/go-openapi github.com/json-iterator github.com/Azure github.com/AzureAD github.com/spf13 go.yaml.in go.etcd.io
 BUILDFLAGS  := -trimpath -tags=grpcnotrace $(SMALL:%=-gcflags=%/...=-l)
 # What make e2e runs, whole: make test stays under five minutes without it.
-CLUSTER     := bench|decisions|e2e|image|install|shared|signers
+CLUSTER     := bench|decisions|e2e|image|install|shared|signers|watch
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 
 export GOTOOLCHAIN := local
@@ -50,7 +50,7 @@ bench: build ## measure the real binary beside an echo provider, in 4 minutes (B
 
 e2e: tools ## a real API server, Gatekeeper, Cosign and the chart; the engines of Gatekeeper 3.23 and 3.20
 	go test -race -count=1 -run 'TestContract|TestL39' ./internal/verifier/... ./cmd/provider
-	cd test && go test -race -count=1 -p 1 -v ./bench ./decisions ./shared ./signers ./image ./e2e ./install
+	cd test && go test -race -count=1 -p 1 -v ./bench ./decisions ./shared ./signers ./image ./e2e ./watch ./install
 	cd test && go test -modfile=gatekeeper320.mod -tags gatekeeper320 -count=1 -v ./library ./azurepolicy
 
 tools: ## build what make e2e runs: etcd, Kubernetes, Gatekeeper, Helm, Cosign (kept in the cache)

@@ -41,8 +41,8 @@ type appOptions struct {
 	contentCacheSize int64
 	// sharedCache is a directory with what is needed to share evidence.
 	sharedCache string
-	// lists is how long lists of evidence are believed, empty ones too; 0: as long as
-	// an admission believes them.
+	// lists is how long tags and lists of evidence are believed, empty ones too; 0: as
+	// long as an admission believes them.
 	lists time.Duration
 	// layout is asked in the place of registries, when it is set.
 	layout string
@@ -104,7 +104,7 @@ func (a *app) Run(ctx context.Context) error {
 
 func newApp(ctx context.Context, o appOptions) (*app, error) {
 	memory := verifier.NewMemory(findingBytes)
-	options := store.Options{AllowLoopback: o.allowLoopback, UserAgent: "countersign/" + buildVersion(), ListTTL: o.lists, EmptyListTTL: o.lists}
+	options := store.Options{AllowLoopback: o.allowLoopback, UserAgent: "countersign/" + buildVersion(), TagTTL: o.lists, ListTTL: o.lists, EmptyListTTL: o.lists}
 	if o.metrics != nil {
 		options.Observe = observeRegistries(o.metrics, o.ratify)
 	}

@@ -118,19 +118,19 @@ func runLine(t *testing.T, line, host string) {
 		want, _ = strconv.Atoi(code)
 	}
 	line = strings.ReplaceAll(line, "shop.example.com", host)
-	line = regexp.MustCompile(`127\.0\.0\.1:(6001|9099|8888)`).ReplaceAllString(line, "127.0.0.1:0")
+	line = regexp.MustCompile(`127\.0\.0\.1:(6001|8080|9099|8888)`).ReplaceAllString(line, "127.0.0.1:0")
 	args := strings.Fields(line)[1:]
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	stdout, stderr := &bytes.Buffer{}, &syncBuffer{}
 	switch args[0] {
-	case "serve":
+	case "serve", "watch":
 		for _, flag := range []string{"--listen", "--health-listen", "--metrics-listen"} {
 			if !strings.Contains(line, flag+" ") {
 				args = append(args, flag, "127.0.0.1:0")
 			}
 		}
-		if !strings.Contains(line, "--drain-delay") {
+		if args[0] == "serve" && !strings.Contains(line, "--drain-delay") {
 			args = append(args, "--drain-delay", "0s")
 		}
 		go func() {
@@ -159,7 +159,7 @@ func runLine(t *testing.T, line, host string) {
 	if got := run(ctx, args, stdout, stderr); got != want {
 		t.Errorf("exit %d, want %d\n%s%s", got, want, stdout, stderr)
 	}
-	if args[0] == "serve" && !strings.Contains(stderr.String(), `"msg":"listening"`) {
+	if (args[0] == "serve" || args[0] == "watch") && !strings.Contains(stderr.String(), `"msg":"listening"`) {
 		t.Errorf("it did not listen: %s", stderr)
 	}
 }

@@ -165,7 +165,7 @@ func (c *client) resolve(ctx context.Context, repository, tag string) (digest.Di
 	if said, err := digest.Parse(a.header.Get("Docker-Content-Digest")); err == nil && a.status == http.StatusOK {
 		return said, nil
 	}
-	d, _, err := c.tagged(ctx, repository, tag, maxManifestBytes)
+	d, _, err := c.tagged(ctx, repository, tag)
 	if err != nil {
 		return "", err
 	}
@@ -203,16 +203,16 @@ func (c *client) noImage(what string) error {
 	}
 }
 
-// tagged reads what a tag names, up to limit bytes; nil where there is no such
-// tag. Beyond the limit the descriptor's size is -1 and it has no digest.
-func (c *client) tagged(ctx context.Context, repository, tag string, limit int64) (*ocispec.Descriptor, []byte, error) {
+// tagged reads what a tag or digest names, up to 4 MiB; nil where there is no such
+// thing. Beyond the limit the descriptor's size is -1 and it has no digest.
+func (c *client) tagged(ctx context.Context, repository, tag string) (*ocispec.Descriptor, []byte, error) {
 	a, err := c.ask(ctx, question{
 		method:     http.MethodGet,
 		url:        c.endpoint(repository, "manifests/"+tag),
 		repository: repository,
 		accept:     acceptManifests,
 		kind:       "tag",
-		limit:      limit,
+		limit:      maxManifestBytes,
 	})
 	switch {
 	case err != nil:

@@ -44,7 +44,7 @@ func (c *client) whole(ctx context.Context, repository string, subject verifier.
 	if data, ok := caches.Shared.content(ctx, subject.Digest); ok {
 		return data, nil
 	}
-	d, data, err := c.tagged(ctx, repository, subject.Digest.String(), maxManifestBytes)
+	d, data, err := c.tagged(ctx, repository, subject.Digest.String())
 	switch {
 	case err != nil:
 		return nil, err

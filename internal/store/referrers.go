@@ -101,7 +101,7 @@ func (c *client) pages(ctx context.Context, repository string, subject digest.Di
 // https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#referrers-tag-schema
 func (c *client) referrersByTag(ctx context.Context, repository string, subject digest.Digest, wanted verifier.Wanted) listing {
 	collected := collector{wanted: wanted, source: verifier.SourceReferrersTag}
-	d, body, err := c.tagged(ctx, repository, referrersTag(subject), maxPageBytes)
+	d, body, err := c.tagged(ctx, repository, referrersTag(subject))
 	// Some registries lead such a tag to the subject itself, which may be an
 	// index: what it lists is not attached to it.
 	if err != nil || d == nil || d.MediaType != ocispec.MediaTypeImageIndex || d.Digest == subject {
@@ -124,7 +124,7 @@ func (c *client) suffixed(ctx context.Context, repository string, subject digest
 	if len(tag) > maxTag {
 		return listing{}
 	}
-	d, body, err := c.tagged(ctx, repository, tag, maxManifestBytes)
+	d, body, err := c.tagged(ctx, repository, tag)
 	switch {
 	case err != nil:
 		return listing{err: err}

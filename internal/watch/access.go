@@ -1,19 +1,20 @@
 package watch
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"strings"
 	"sync"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/cache"
 )
@@ -21,10 +22,13 @@ import (
 const (
 	// accessTTL is how long what a token may see is believed.
 	accessTTL = time.Minute
-	// accessBytes bounds what is remembered of tokens.
-	accessBytes = 4 << 20
+	// accessBytes bounds what is remembered of tokens, and viewerSize is what one
+	// weighs: namespaces have names of 63 bytes at most.
+	accessBytes, viewerSize = 16 << 20, 64 << 10
 	// maxToken bounds a token: of a service account it has some kilobytes.
 	maxToken = 16 << 10
+	// maxReview bounds an answer of the API server.
+	maxReview = 64 << 10
 	// accessParallel is how many questions about one token are under way.
 	accessParallel = 8
 )
@@ -33,15 +37,17 @@ const (
 var ErrAnonymous = errors.New("the API server does not know this token")
 
 // Access finds out what whoever shows a token may see: the namespaces in which they
-// may list pods, as the API server says. Safe for concurrent use.
+// may list pods. It asks the API server with that very token, so that it needs no
+// rights of its own. Safe for concurrent use.
 type Access struct {
-	api   client.Client
-	known *cache.Cache[*viewer]
+	url    string
+	client *http.Client
+	known  *cache.Cache[*viewer]
 }
 
 // viewer is who shows a token.
 type viewer struct {
-	attributes authorizationv1.SubjectAccessReviewSpec
+	token      string
 	everywhere bool
 
 	mu         sync.Mutex // guards all below
@@ -50,24 +56,23 @@ type viewer struct {
 
 // NewAccess asks nobody yet.
 func NewAccess(config *rest.Config) (*Access, error) {
-	scheme := runtime.NewScheme()
-	if err := errors.Join(authenticationv1.AddToScheme(scheme), authorizationv1.AddToScheme(scheme)); err != nil {
-		return nil, err
-	}
-	mapper := meta.NewDefaultRESTMapper(nil) // what is known need not be discovered
-	mapper.Add(authenticationv1.SchemeGroupVersion.WithKind("TokenReview"), meta.RESTScopeRoot)
-	mapper.Add(authorizationv1.SchemeGroupVersion.WithKind("SubjectAccessReview"), meta.RESTScopeRoot)
-	api, err := client.New(config, client.Options{Scheme: scheme, Mapper: mapper})
+	anonymous := rest.AnonymousClientConfig(config) // its own credentials vouch for nobody else
+	client, err := rest.HTTPClientFor(anonymous)
 	if err != nil {
 		return nil, fmt.Errorf("reach the API server: %w", err)
 	}
-	return &Access{api, cache.New[*viewer](accessBytes)}, nil
+	client.Timeout = 10 * time.Second
+	base, _, err := rest.DefaultServerUrlFor(anonymous)
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server: %w", err)
+	}
+	return &Access{strings.TrimSuffix(base.String(), "/") + "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", client, cache.New[*viewer](accessBytes)}, nil
 }
 
 // Allowed gives which of the namespaces the token's holder may see. It is
 // ErrAnonymous where there is no holder.
 func (a *Access) Allowed(ctx context.Context, token string, namespaces []string) (func(string) bool, error) {
-	if token == "" || len(token) > maxToken {
+	if token == "" || len(token) > maxToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return nil, ErrAnonymous
 	}
 	v, err := a.viewer(ctx, token)
@@ -95,26 +100,12 @@ func (a *Access) viewer(ctx context.Context, token string) (*viewer, error) {
 	if v, ok := a.known.Get(key); ok {
 		return v, nil
 	}
-	review := &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}
-	if err := a.api.Create(ctx, review); err != nil {
-		return nil, fmt.Errorf("ask the API server about a token: %w", err)
-	}
-	if !review.Status.Authenticated {
-		return nil, ErrAnonymous
-	}
-	user := review.Status.User
-	v := &viewer{namespaces: map[string]bool{}, attributes: authorizationv1.SubjectAccessReviewSpec{User: user.Username, UID: user.UID, Groups: user.Groups}}
-	if len(user.Extra) > 0 {
-		v.attributes.Extra = map[string]authorizationv1.ExtraValue{}
-		for name, values := range user.Extra {
-			v.attributes.Extra[name] = authorizationv1.ExtraValue(values)
-		}
-	}
+	v := &viewer{token: token, namespaces: map[string]bool{}}
 	var err error
 	if v.everywhere, err = a.listsPods(ctx, v, ""); err != nil {
 		return nil, err
 	}
-	a.known.Put(key, v, 4<<10, time.Now().Add(accessTTL))
+	a.known.Put(key, v, viewerSize, time.Now().Add(accessTTL))
 	return v, nil
 }
 
@@ -147,11 +138,39 @@ func (a *Access) ask(ctx context.Context, v *viewer, namespaces []string) error 
 	return errors.Join(errs...)
 }
 
+// listsPods asks on behalf of who shows the token (Kubernetes, SelfSubjectAccessReview).
 func (a *Access) listsPods(ctx context.Context, v *viewer, namespace string) (bool, error) {
-	review := &authorizationv1.SubjectAccessReview{Spec: v.attributes}
-	review.Spec.ResourceAttributes = &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "list", Version: "v1", Resource: "pods"}
-	if err := a.api.Create(ctx, review); err != nil {
+	review := authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: "list", Version: "v1", Resource: "pods"},
+	}}
+	review.APIVersion, review.Kind = "authorization.k8s.io/v1", "SelfSubjectAccessReview"
+	body, err := json.Marshal(review)
+	if err != nil {
+		return false, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(body)) //nolint:gosec // G704: the API server, as the operator says where it is
+	if err != nil {
+		return false, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+v.token)
+	resp, err := a.client.Do(req) //nolint:gosec // G704: the same
+	if err != nil {
 		return false, fmt.Errorf("ask the API server who may list pods: %w", err)
 	}
-	return review.Status.Allowed && !review.Status.Denied, nil
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxReview))
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("ask the API server who may list pods: %w", err)
+	case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
+		return false, ErrAnonymous // whom it knows it lets ask about themselves
+	case resp.StatusCode != http.StatusCreated:
+		return false, fmt.Errorf("ask the API server who may list pods: it answered %d", resp.StatusCode)
+	}
+	var reviewed authorizationv1.SelfSubjectAccessReview
+	if err := json.Unmarshal(answer, &reviewed); err != nil {
+		return false, fmt.Errorf("ask the API server who may list pods: %w", err)
+	}
+	return reviewed.Status.Allowed && !reviewed.Status.Denied, nil
 }

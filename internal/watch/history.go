@@ -159,7 +159,7 @@ func put(bucket *bbolt.Bucket, transitions []Transition) error {
 		if err != nil {
 			return err
 		}
-		key := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(t.Time.UnixNano())), sequence) //nolint:gosec // G115: times since 1970
+		key := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(t.Time.UnixNano())), sequence)
 		if err := bucket.Put(key, data); err != nil {
 			return err
 		}

@@ -36,10 +36,7 @@ func runningOf(image, imageID, platform string) (running, error) {
 	if id == "" {
 		return r, nil
 	}
-	_, text, pullable := cutLast(id, "@")
-	if !pullable {
-		text = id
-	}
+	text, pullable := afterLast(id, "@")
 	d, err := digest.Parse(text)
 	if err != nil && !pullable && len(id) == 64 { // a config of CRI-O's, without the algorithm
 		d, err = digest.Parse("sha256:" + id)
@@ -63,11 +60,12 @@ func clip(s string) string {
 	return s
 }
 
-func cutLast(s, separator string) (before, after string, found bool) {
+// afterLast is what is behind the last separator; all of it where there is none.
+func afterLast(s, separator string) (after string, found bool) {
 	if i := strings.LastIndex(s, separator); i >= 0 {
-		return s[:i], s[i+len(separator):], true
+		return s[i+len(separator):], true
 	}
-	return s, "", false
+	return s, false
 }
 
 // at is the image by a digest.

@@ -111,6 +111,6 @@ func (w *Watch) violations() (list []violation, dropped int) {
 
 // short is enough of a digest to find it by.
 func short(digest string) string {
-	_, hex, _ := cutLast(digest, ":")
+	hex, _ := afterLast(digest, ":")
 	return hex[:min(len(hex), 12)]
 }

@@ -62,8 +62,8 @@ func (w *Watch) tell(r *row) {
 	if w.options.Memory != nil {
 		w.options.Memory.Keep(r.key.String(), r.known)
 	}
-	if before.Status == o.Status || before.Status == "" && o.Status.success() {
-		return
+	if before.Status == o.Status || before.Status == "" && o.Status.success() || r.key.imageID == "" {
+		return // of what nobody runs yet nothing is told
 	}
 	t := Transition{
 		Time: o.At, Namespace: r.key.namespace, Image: r.key.image, Digest: r.digest(), From: before.Status, To: o.Status,

@@ -238,7 +238,7 @@ func TestAnExemptionEnds(t *testing.T) {
 		sc := newScene(t, registry(indexDigest, nil, nil))
 		ends := time.Now().Add(20 * time.Minute)
 		exemption := verifier.Exemption{Name: "legacy", Reason: "being rebuilt", Until: ends}
-		sc.Watch.options.Select = func(r verifier.Request) (*verifier.Chain, verifier.Verdict) {
+		sc.options.Select = func(r verifier.Request) (*verifier.Chain, verifier.Verdict) {
 			if verdict, ok := exemption.Admit(r.Image); ok {
 				return nil, verdict
 			}

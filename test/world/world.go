@@ -105,6 +105,13 @@ func (w *World) Push(ctx context.Context, image string) error {
 	return nil
 }
 
+// Platform says what platform an image is for, to an index of it.
+func (w *World) Platform(image, os, architecture string) {
+	d := w.images[image]
+	d.Platform = &ocispec.Platform{OS: os, Architecture: architecture}
+	w.images[image] = d
+}
+
 // PushIndex makes an index of images of one repository, as repository:tag.
 func (w *World) PushIndex(ctx context.Context, image string, of ...string) error {
 	repository, tag, err := w.repository(image)
