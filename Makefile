@@ -12,7 +12,8 @@ FUZZTIME    ?= 10s
 # linker from leaving out what nobody calls: a quarter of the binary.
 # What only talks to the API server and to clouds, or reads what is written once, is
 # not inlined: 2.5 MB, and nobody waits for it.
-SMALL       := k8s.io sigs.k8s.io github.com/go-openapi github.com/json-iterator github.com/Azure github.com/AzureAD github.com/spf13 go.yaml.in go.etcd.io
+SMALL       := k8s.io sigs.k8s.io github.com/go-openapi github.com/json-iterator github.com/google github.com/Azure github.com/AzureAD github.com/golang-jwt \
+               github.com/aws golang.org/x/oauth2 github.com/spf13 go.yaml.in go.etcd.io maragu.dev $(addprefix github.com/countersign-dev/countersign/internal/,watch cluster ratify)
 BUILDFLAGS  := -trimpath -tags=grpcnotrace $(SMALL:%=-gcflags=%/...=-l)
 # What make e2e runs, whole: make test stays under five minutes without it.
 CLUSTER     := bench|decisions|e2e|image|install|shared|signers|watch

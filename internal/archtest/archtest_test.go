@@ -57,6 +57,7 @@ var owners = map[string][]string{
 	"oras.land/oras-go/":                       {"internal/store"},
 	"github.com/Azure/":                        {"internal/azure", "internal/store/auth", "internal/trust"},
 	"github.com/valkey-io/":                    {"internal/store"},
+	"maragu.dev/":                              {"internal/watch"},
 	"go.etcd.io/bbolt":                         {"internal/watch"},
 	"github.com/aws/":                          {"internal/store/auth"},
 	"software.sslmate.com/src/go-pkcs12":       {"internal/trust"},

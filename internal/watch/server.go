@@ -53,14 +53,24 @@ func (s *Server) Handler() http.Handler {
 		"GET /api/v1/images/{digest}": s.image,
 		"GET /results":                s.kubeNotary,
 		"GET /bulk_sign":              s.bulkSign,
+		"GET /download":               s.download,
 	} {
 		mux.HandleFunc(pattern, s.known(serve))
 	}
+	for pattern, serve := range map[string]func(http.ResponseWriter, *http.Request, func(string) bool){
+		"GET /{$}":            s.index,
+		"GET /image/{digest}": s.imagePage,
+	} {
+		mux.HandleFunc(pattern, s.signedIn(serve))
+	}
+	mux.HandleFunc("POST /login", s.login)
+	mux.HandleFunc("POST /logout", s.logout)
+	mux.Handle("GET /static/", http.FileServerFS(static))
 	mux.HandleFunc("GET /api/v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(openAPI)
 	})
-	return hardened(mux)
+	return hardened(http.NewCrossOriginProtection().Handler(mux))
 }
 
 // hardened says what a browser may do with what we serve: next to nothing.
@@ -92,9 +102,29 @@ func (s *Server) known(serve func(http.ResponseWriter, *http.Request, func(strin
 	}
 }
 
+// signedIn does the same for pages, and lets people sign in.
+func (s *Server) signedIn(serve func(http.ResponseWriter, *http.Request, func(string) bool)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		allowed, err := s.viewers.Allowed(r.Context(), tokenOf(r), s.watch.namespaces())
+		switch {
+		case errors.Is(err, ErrAnonymous):
+			s.signIn(w, "")
+		case err != nil:
+			s.log.WarnContext(r.Context(), "nobody can be let in", slog.Any("error", err))
+			s.signIn(w, "The API server cannot be asked who may see what. Try again.")
+		default:
+			serve(w, r, allowed)
+		}
+	}
+}
+
+// tokenOf is what a program shows, or what a browser was given when somebody signed in.
 func tokenOf(r *http.Request) string {
 	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
 		return strings.TrimSpace(token)
+	}
+	if cookie, err := r.Cookie(sessionCookie); err == nil {
+		return cookie.Value
 	}
 	return ""
 }
@@ -135,44 +165,55 @@ func (s *Server) results(w http.ResponseWriter, r *http.Request, allowed func(st
 
 // find gives the page of results that a request asks for, or what is wrong with it.
 func (s *Server) find(r *http.Request, allowed func(string) bool) (p page, problem string) {
+	p = page{Items: []Row{}, Page: 1, Limit: standardLimit}
+	q := r.URL.Query()
+	for name, into := range map[string]*int{"page": &p.Page, "limit": &p.Limit} {
+		if text := q.Get(name); text != "" {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 || n > 1_000_000 {
+				return page{Limit: standardLimit}, name + " is no number that can be"
+			}
+			*into = n
+		}
+	}
+	p.Limit = min(p.Limit, maxLimit)
+	rows, problem := s.matching(r, allowed)
+	if problem != "" {
+		return p, problem
+	}
+	p.Total = len(rows)
+	from := min((p.Page-1)*p.Limit, len(rows))
+	p.Items = append(p.Items, rows[from:min(from+p.Limit, len(rows))]...)
+	return p, ""
+}
+
+// matching gives all results that a request asks for, in its order, or what is wrong
+// with it.
+func (s *Server) matching(r *http.Request, allowed func(string) bool) (rows []Row, problem string) {
 	q := r.URL.Query()
 	f := Filter{Allowed: allowed, Namespace: q.Get("namespace"), Text: q.Get("q")}
 	if len(f.Text) > maxQuery {
-		return page{}, "q has more than 256 bytes"
+		return nil, "q has more than 256 bytes"
 	}
 	for _, text := range q["status"] {
 		for word := range strings.SplitSeq(text, ",") {
 			status := Status(strings.ToUpper(word))
 			if word != "" && !slices.Contains(Statuses(), status) {
-				return page{}, "there is no status " + strconv.Quote(word)
+				return nil, "there is no status " + strconv.Quote(word)
 			}
 			if word != "" {
 				f.Statuses = append(f.Statuses, status)
 			}
 		}
 	}
-	p = page{Page: 1, Limit: standardLimit}
-	for name, into := range map[string]*int{"page": &p.Page, "limit": &p.Limit} {
-		if text := q.Get(name); text != "" {
-			n, err := strconv.Atoi(text)
-			if err != nil || n < 1 || n > 1_000_000 {
-				return page{}, name + " is no number that can be"
-			}
-			*into = n
-		}
+	rows = s.watch.Rows(f)
+	for i := range rows {
+		rows[i].Evidence = nil
 	}
-	p.Limit = min(p.Limit, maxLimit)
-	rows := s.watch.Rows(f)
 	if !order(rows, q.Get("sort")) {
-		return page{}, "sort is one of namespace, image, status, since, checked, or the same with - before it"
+		return nil, "sort is one of namespace, image, status, since, checked, or the same with - before it"
 	}
-	p.Total = len(rows)
-	from := min((p.Page-1)*p.Limit, len(rows))
-	p.Items = append([]Row{}, rows[from:min(from+p.Limit, len(rows))]...)
-	for i := range p.Items {
-		p.Items[i].Evidence = nil
-	}
-	return p, ""
+	return rows, ""
 }
 
 // order sorts rows, which come by namespace and image.

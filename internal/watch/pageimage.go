@@ -1,0 +1,149 @@
+package watch
+
+import (
+	"encoding/csv"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	g "maragu.dev/gomponents"
+	h "maragu.dev/gomponents/html"
+)
+
+// sessionCookie holds the token of whoever has signed in. Nothing but we reads it,
+// and no other site has it sent.
+const sessionCookie = "countersign"
+
+// signIn is what somebody sees whom nobody knows.
+func (s *Server) signIn(w http.ResponseWriter, problem string) {
+	s.render(w, http.StatusUnauthorized, document("Sign in", false,
+		h.H2(g.Text("Sign in")),
+		g.If(problem != "", h.P(h.Class("stale"), h.Role("alert"), g.Text(problem))),
+		h.P(g.Text("With a token of the cluster you see the namespaces in which you may list pods. One of a ServiceAccount is made so:")),
+		h.Pre(h.Code(g.Text("kubectl create token NAME --namespace NAMESPACE"))),
+		h.Form(h.Class("filter"), h.Method("post"), h.Action("/login"),
+			h.Label(g.Text("Token"), h.Input(h.Type("password"), h.Name("token"), h.Required(), h.AutoFocus(), h.AutoComplete("off"))),
+			h.Button(h.Type("submit"), g.Text("Sign in"))),
+	))
+}
+
+func (s *Server) login(w http.ResponseWriter, r *http.Request) {
+	r.Body = http.MaxBytesReader(w, r.Body, 2*maxToken)
+	token := strings.TrimSpace(r.PostFormValue("token"))
+	_, err := s.viewers.Allowed(r.Context(), token, nil)
+	switch {
+	case errors.Is(err, ErrAnonymous):
+		s.signIn(w, "The API server does not know this token. It may have expired: make a new one.")
+	case err != nil:
+		s.signIn(w, "The API server cannot be asked about the token. Try again.")
+	default:
+		http.SetCookie(w, &http.Cookie{ //nolint:gosec // G124: port-forward is plain HTTP on loopback; behind TLS the proxy adds Secure
+			Name: sessionCookie, Value: token, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		})
+		http.Redirect(w, r, "/", http.StatusSeeOther)
+	}
+}
+
+func (s *Server) logout(w http.ResponseWriter, r *http.Request) {
+	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteStrictMode}) //nolint:gosec // G124: as above
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+// imagePage shows one image: where it runs, what was found, and what became of it.
+func (s *Server) imagePage(w http.ResponseWriter, r *http.Request, allowed func(string) bool) {
+	of := r.PathValue("digest")
+	if _, err := digest.Parse(of); err != nil {
+		s.render(w, http.StatusNotFound, document("No such image", true, h.P(g.Text("That is no digest."))))
+		return
+	}
+	d := s.detail(r.Context(), of, allowed)
+	if len(d.Rows) == 0 && len(d.History) == 0 {
+		s.render(w, http.StatusNotFound, document("No such image", true, h.P(g.Text("No image of this digest runs where you may see it."))))
+		return
+	}
+	now := time.Now()
+	s.render(w, http.StatusOK, document("Image "+short(of), true, h.Section(h.ID("results"),
+		h.H2(h.Code(g.Text(of))),
+		g.Map(d.Rows, func(row Row) g.Node { return rowDetail(row, now) }),
+		h.H2(g.Text("What became of it")),
+		g.If(len(d.History) == 0, h.P(g.Text("Nothing but what it is."))),
+		g.If(len(d.History) > 0, h.Div(h.Class("scroll"), h.Table(
+			h.THead(h.Tr(g.Map([]string{"When", "Namespace", "From", "To", "Why"}, func(name string) g.Node { return h.Th(h.Scope("col"), g.Text(name)) }))),
+			h.TBody(g.Map(d.History, func(t Transition) g.Node {
+				return h.Tr(h.Td(h.Time(h.DateTime(t.Time.UTC().Format(time.RFC3339)), g.Text(t.Time.UTC().Format("2006-01-02 15:04:05")))), h.Td(g.Text(t.Namespace)),
+					h.Td(g.Text(string(t.From))), h.Td(h.Span(h.Class("status "+string(t.To)), g.Text(string(t.To)))), h.Td(g.Text(t.Message)))
+			})),
+		))),
+	)))
+}
+
+// rowDetail is an image in a namespace.
+func rowDetail(row Row, now time.Time) g.Node {
+	fact := func(name string, value ...g.Node) g.Node { return g.Group{h.Dt(g.Text(name)), h.Dd(value...)} }
+	text := func(name, value string) g.Node { return g.If(value != "", fact(name, g.Text(value))) }
+	return h.Section(
+		h.H2(g.Text("In namespace "+row.Namespace+" "), h.Span(h.Class("status "+string(row.Status)), g.Text(string(row.Status)))),
+		h.Dl(
+			fact("Image", h.Code(g.Text(row.Image))), text("Platform", row.Platform), text("Policy", row.Policy), text("Reason", string(row.Reason)),
+			text("Message", row.Message), text("What to do", row.Remedy), text("It cannot be looked at since", row.Trouble),
+			fact("So since", g.Text(since(row.Since, now))), fact("Looked at", g.Text(since(row.CheckedAt, now)+" ago")),
+		),
+		g.If(len(row.Evidence) > 0, h.Div(h.Class("scroll"), h.Table(
+			h.Caption(g.Text("Evidence, rule by rule")),
+			h.THead(h.Tr(g.Map([]string{"Check", "Outcome", "Signer", "Evidence", "Why"}, func(name string) g.Node { return h.Th(h.Scope("col"), g.Text(name)) }))),
+			h.TBody(g.Map(row.Evidence, func(e Evidence) g.Node {
+				return h.Tr(h.Td(g.Text(e.Check+" ("+e.Scheme+")")), h.Td(g.Text(e.Outcome)), h.Td(g.Text(e.Signer)), h.Td(h.Code(g.Text(short(e.Digest))), g.Text(" "+e.ArtifactType)), h.Td(g.Text(e.Message)))
+			})),
+		))),
+		h.Div(h.Class("scroll"), h.Table(
+			h.Caption(g.Text("Where it runs")),
+			h.THead(h.Tr(g.Map([]string{"Workload", "Pod", "Container", "Use"}, func(name string) g.Node { return h.Th(h.Scope("col"), g.Text(name)) }))),
+			h.TBody(g.Map(row.Containers[:min(len(row.Containers), standardLimit)], func(p Place) g.Node {
+				return h.Tr(h.Td(g.Text(p.Workload)), h.Td(g.Text(p.Pod)), h.Td(g.Text(p.Container)), h.Td(g.Text(string(p.Use))))
+			})),
+		)),
+		g.If(len(row.Containers) > standardLimit, h.P(g.Textf("and %d more", len(row.Containers)-standardLimit))),
+	)
+}
+
+// download gives all results that the page would show, as CSV or JSON.
+func (s *Server) download(w http.ResponseWriter, r *http.Request, allowed func(string) bool) {
+	q := r.URL.Query()
+	q.Del("page")
+	q.Del("limit")
+	all := r.Clone(r.Context())
+	all.URL.RawQuery = q.Encode()
+	rows, problem := s.matching(all, allowed)
+	if problem != "" {
+		refuse(w, http.StatusBadRequest, problem)
+		return
+	}
+	if q.Get("format") != "csv" {
+		w.Header().Set("Content-Disposition", `attachment; filename="images.json"`)
+		answer(w, rows)
+		return
+	}
+	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
+	w.Header().Set("Content-Disposition", `attachment; filename="images.csv"`)
+	lines := csv.NewWriter(w)
+	_ = lines.Write([]string{"namespace", "image", "digest", "status", "reason", "message", "policy", "since", "checkedAt", "containers", "usedBy"})
+	at := func(t *time.Time) string {
+		if t == nil {
+			return ""
+		}
+		return t.UTC().Format(time.RFC3339)
+	}
+	for _, row := range rows {
+		line := []string{row.Namespace, row.Image, row.Digest, string(row.Status), string(row.Reason), row.Message, row.Policy, at(row.Since), at(row.CheckedAt), strconv.Itoa(len(row.Containers)), usedBy(row.Containers)}
+		for i, cell := range line {
+			if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) { // which a spreadsheet would calculate
+				line[i] = "'" + cell
+			}
+		}
+		_ = lines.Write(line)
+	}
+	lines.Flush()
+}
