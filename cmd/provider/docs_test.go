@@ -84,10 +84,11 @@ func TestEveryCommandInTheDocumentsRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	tls["ratify.yaml"] = walkthrough
-	if err := errors.Join(os.Mkdir("policies", 0o700), os.Mkdir("shared", 0o700)); err != nil {
+	if err := errors.Join(os.Mkdir("policies", 0o700), os.Mkdir("shared", 0o700), os.Mkdir("notify", 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	// A server that is away keeps nobody from listening either.
+	tls["notify/ops.slack"], tls["token"] = []byte("https://hooks.slack.com/x"), []byte("token")
 	tls["shared/url"], tls["shared/secret"] = []byte("redis://127.0.0.1:1\n"), bytes.Repeat([]byte("x"), 32)
 	for name, data := range tls {
 		if err := os.WriteFile(name, data, 0o600); err != nil {

@@ -71,7 +71,7 @@ Exit codes: 0 trusted, 1 refused, 2 undecided or used wrongly.`,
 		SilenceErrors: true,
 		Version:       buildVersion(),
 	}
-	root.AddCommand(serveCommand(), watchCommand(), verifyCommand(), explainCommand(), discoverCommand(), resolveCommand(), askCommand(), authCommand(), convertCommand(), versionCommand())
+	root.AddCommand(serveCommand(), watchCommand(), previewCommand(), exportCommand(), verifyCommand(), explainCommand(), discoverCommand(), resolveCommand(), askCommand(), authCommand(), convertCommand(), versionCommand())
 	return root
 }
 

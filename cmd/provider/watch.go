@@ -30,7 +30,7 @@ type watchOptions struct {
 	allowLoopback                              bool
 	vaultCache, contentCache, sharedCache      string
 	contentCacheSize                           int64
-	state                                      string
+	state, notify                              string
 	namespaces                                 []string
 	interval                                   time.Duration
 	parallel                                   int
@@ -62,6 +62,7 @@ func watchCommand() *cobra.Command {
 	flags.Int64Var(&o.contentCacheSize, "content-cache-size", 512, "how many MiB it may have; what was not used for the longest goes first")
 	flags.StringVar(&o.sharedCache, "shared-cache", "", "a directory, as a Secret is mounted, that says where replicas share what they have read: url, secret and ca.crt; empty: nowhere")
 	flags.StringVar(&o.state, "state", "", "a directory that keeps what was last known of images, and for 90 days what became of them; empty: none")
+	flags.StringVar(&o.notify, "notify", "", "a directory, as a Secret is mounted, with the services to tell what became of images: NAME.slack, .teams, .webhook, .cloudevents or .alertmanager with a URL each; empty: none")
 	flags.StringSliceVar(&o.namespaces, "namespaces", nil, "watch these only, with no rights elsewhere; empty: all")
 	flags.DurationVar(&o.interval, "interval", time.Hour, "how often an image is looked at again, a fifth sooner or later")
 	flags.IntVar(&o.parallel, "parallel", 8, "how many images are looked at at once")
@@ -95,6 +96,17 @@ func (o *watchOptions) run(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	w := &watcher{options: o, app: app, reach: reach, log: log, metrics: metrics}
+	if o.notify != "" {
+		if w.sinks, err = watch.ReadSinks(o.notify); err != nil {
+			return fmt.Errorf("--notify: %w", err)
+		}
+	}
+	names := make([]string, len(w.sinks))
+	for i, sink := range w.sinks {
+		names[i] = sink.Name
+	}
+	w.notices = metrics.Counter("countersign_watch_notices_total", "Notices of what became of images, by where they go and whether they arrived.",
+		telemetry.Label{Name: "sink", Values: names}, telemetry.Label{Name: "result", Values: []string{"sent", "failed", "dropped"}})
 	return w.run(ctx)
 }
 
@@ -120,6 +132,8 @@ type watcher struct {
 	reach   *cluster.Config
 	log     *slog.Logger
 	metrics *telemetry.Metrics
+	sinks   []watch.Sink
+	notices *telemetry.Counter
 	// current is set while this replica watches.
 	current atomic.Pointer[watch.Watch]
 }
@@ -192,6 +206,8 @@ func (w *watcher) lead(ctx context.Context, serving *atomic.Pointer[http.Handler
 	if err != nil {
 		return err
 	}
+	notifier := watch.NewNotifier(w.sinks, func(sink, result string) { w.notices.Inc(sink, result) }, w.log)
+	group.Go(func() error { return notifier.Run(running) })
 	current := watch.New(watch.Options{
 		Select:   func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return w.app.Snapshot().For(r) },
 		Snapshot: func() any { return w.app.Snapshot() },
@@ -199,6 +215,7 @@ func (w *watcher) lead(ctx context.Context, serving *atomic.Pointer[http.Handler
 		Changed: func(t watch.Transition) {
 			w.log.Info("became", slog.String("namespace", t.Namespace), slog.String("image", t.Image), slog.String("digest", t.Digest),
 				slog.String("from", string(t.From)), slog.String("to", string(t.To)), slog.String("reason", string(t.Reason)), slog.String("message", t.Message))
+			notifier.Tell(t)
 		},
 	})
 	source, err := watch.NewSource(w.reach, o.namespaces, current)

@@ -34,3 +34,15 @@ func Namespace() (string, error) {
 	}
 	return strings.TrimSpace(string(text)), err
 }
+
+// ConnectAsUser says how the API server is reached as kubectl reaches it: by the
+// file, or else by KUBECONFIG, ~/.kube/config or the pod's ServiceAccount.
+func ConnectAsUser(kubeconfig string) (*Config, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = kubeconfig
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("reach the API server: %w", err)
+	}
+	return config, nil
+}

@@ -71,7 +71,7 @@ func newScene(t *testing.T, s *verifiertest.Store) *scene {
 // run has the Watch run in a bubble of time, until f returns.
 func (sc *scene) run(t *testing.T, f func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := contextOf(t)
 	done := make(chan error)
 	go func() { done <- sc.Run(ctx) }()
 	f()
@@ -79,6 +79,11 @@ func (sc *scene) run(t *testing.T, f func()) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+func contextOf(t *testing.T) (context.Context, context.CancelFunc) {
+	t.Helper()
+	return context.WithCancel(t.Context())
 }
 
 func settle(d time.Duration) {
@@ -157,7 +162,7 @@ func TestAnImageIsLookedAtOnce(t *testing.T) {
 			sc.mu.Lock()
 			sc.chain = trusting(sc.store)
 			sc.mu.Unlock()
-			settle(time.Second)
+			settle(3 * time.Second)
 			if got := sc.ran(); !slices.Equal(got, []string{short}) {
 				t.Errorf("after a policy's change: %v", got)
 			}
@@ -181,7 +186,7 @@ func TestWhatBecomesOfAnImageIsToldOnce(t *testing.T) {
 			sc.mu.Lock()
 			sc.chain = verifier.NewChain([]verifier.Policy{{Name: "production", Require: verifiertest.Check("signed", "another")}}, sc.store, verifier.NewMemory(1<<20))
 			sc.mu.Unlock()
-			settle(time.Second)
+			settle(3 * time.Second)
 			if got := sc.became(); !slices.Equal(got, []string{"pay TRUSTED>UNTRUSTED", "shop TRUSTED>UNTRUSTED"}) {
 				t.Errorf("distrusted: %v", got)
 			}

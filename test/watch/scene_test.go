@@ -11,10 +11,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,6 +57,47 @@ type scene struct {
 	registry        *registrytest.Registry
 	executable, dir string
 	watcher         *binary.Server
+	told            told
+}
+
+// told is a webhook that keeps what it was sent.
+type told struct {
+	server *httptest.Server
+
+	mu      sync.Mutex // guards all below
+	notices []notice
+}
+
+type notice struct {
+	Image, Status, Previous string
+	Resolved                bool
+	Where                   []struct{ Namespace string }
+}
+
+func (h *told) start() {
+	h.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var n notice
+		if r.Header.Get("X-Countersign-Signature") == "" || json.NewDecoder(r.Body).Decode(&n) != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.notices = append(h.notices, n)
+	}))
+}
+
+// of gives what was told of an image.
+func (h *told) of(image string) []notice {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var list []notice
+	for _, n := range h.notices {
+		if n.Image == image {
+			list = append(list, n)
+		}
+	}
+	return list
 }
 
 var shared *scene
@@ -95,6 +138,12 @@ func (s *scene) start(ctx context.Context) (err error) {
 		return err
 	}
 	if err := s.Policy("production.yaml", policy); err != nil {
+		return err
+	}
+	s.told.start()
+	notify := filepath.Join(s.dir, "notify")
+	if err := errors.Join(os.Mkdir(notify, 0o700), os.WriteFile(filepath.Join(notify, "test.webhook"), []byte(s.told.server.URL), 0o600),
+		os.WriteFile(filepath.Join(notify, "test.secret"), []byte("hunter2"), 0o600)); err != nil {
 		return err
 	}
 	var paths cluster.Tools
@@ -160,7 +209,7 @@ func (s *scene) startWatcher(ctx context.Context) (err error) {
 		return err
 	}
 	if s.watcher, err = binary.Run(ctx, s.executable, "watch", "--config", s.Policies, "--kubeconfig", kubeconfig, "--pod-namespace", namespace,
-		"--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--state", state, "--allow-loopback", "--log-level=debug"); err != nil {
+		"--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--state", state, "--notify", filepath.Join(s.dir, "notify"), "--allow-loopback", "--log-level=debug"); err != nil {
 		return err
 	}
 	if err := s.watcher.Ready(ctx); err != nil {
@@ -178,6 +227,9 @@ func (s *scene) stop() {
 	}
 	if s.registry != nil {
 		s.registry.Close()
+	}
+	if s.told.server != nil {
+		s.told.server.Close()
 	}
 }
 
