@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 
 	"time"
 
@@ -184,6 +185,32 @@ func (o *inspectOptions) add(command *cobra.Command) {
 	flags.BoolVar(&o.allowLoopback, "allow-loopback", false, "let registries be on this machine, for development")
 	flags.StringVar(&o.layout, "oci-layout", "", "a directory with images and their signatures, to look at in the place of registries")
 	addOutput(command, &o.output)
+}
+
+// layoutScheme begins a reference to an image in an OCI image layout.
+const layoutScheme = "oci:"
+
+// named gives the names of images, which in a layout are written oci:DIR:NAME. A
+// command looks at one layout, or at registries.
+func (o *inspectOptions) named(images []string) ([]string, error) {
+	names := make([]string, len(images))
+	for i, image := range images {
+		rest, inLayout := strings.CutPrefix(image, layoutScheme)
+		dir, name, ok := strings.Cut(rest, ":")
+		switch {
+		case !inLayout:
+			dir, name = o.layout, image
+		case !ok || dir == "" || name == "":
+			return nil, fmt.Errorf("%s: write it as oci:DIR:NAME, with the name that policies know the image by", image)
+		case i == 0 && o.layout == "":
+			o.layout = dir
+		}
+		if dir != o.layout || inLayout != strings.HasPrefix(images[0], layoutScheme) {
+			return nil, errors.New("a command looks at one OCI layout, or at registries")
+		}
+		names[i] = name
+	}
+	return names, nil
 }
 
 // open wires the program for a command. Whoever looks at images on a terminal

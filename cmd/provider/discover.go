@@ -59,6 +59,11 @@ func (o *inspectOptions) discover(command *cobra.Command, image string) error {
 	if err := checkOutput(o.output); err != nil {
 		return err
 	}
+	names, err := o.named([]string{image})
+	if err != nil {
+		return err
+	}
+	image = names[0]
 	app, err := o.open(command)
 	if err != nil {
 		return err

@@ -52,6 +52,10 @@ func (o *inspectOptions) eachImage(command *cobra.Command, images []string,
 	if err := checkOutput(o.output); err != nil {
 		return err
 	}
+	images, err := o.named(images)
+	if err != nil {
+		return err
+	}
 	app, err := o.open(command)
 	if err != nil {
 		return err
