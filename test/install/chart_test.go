@@ -3,9 +3,11 @@ package install
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -34,7 +36,7 @@ func variants() map[string][]string {
 		},
 		"all namespaces": {"rbac.objectNamespaces={*}", "rbac.podPullSecrets={*}", "library.enabled=false", "networkPolicy.enabled=false", "replicas=1"},
 		"no rights":      {"rbac.create=false", "watch.enabled=true"},
-		"watching":       {"watch.enabled=true", "compatibility.ratify=true", "rbac.objectNamespaces={*}", "rbac.podPullSecrets={*}", "sharedCache.secretName=shared", "watch.notifySecret=notify"},
+		"watching":       {"watch.enabled=true", "compatibility.ratify=true", "rbac.objectNamespaces={*}", "rbac.podPullSecrets={*}", "sharedCache.secretName=shared", "watch.notifySecret=notify", "watch.rules.enabled=true"},
 		"watching a few": {"watch.enabled=true", "watch.namespaces={default,kube-public}", "watch.policiesConfigMap=policies", "watch.volume.persistentVolumeClaim.claimName=history"},
 		"ratify": {"compatibility.ratify=true", "serviceAccount.name=ratify-admin", "azureWorkloadIdentity.clientId=00000000-0000-0000-0000-000000000000",
 			"featureFlags.RATIFY_CERT_ROTATION=true", "provider.enableMutation=true", "service.port=6001", "logLevel=debug"},
@@ -48,6 +50,7 @@ func TestWhatIsRenderedIsTaken(t *testing.T) {
 	schemas := s.schemas(t)
 	kubeconform, err := tools.Build(t.Context(), tools.Kubeconform(), os.Stderr)
 	must(t, err)
+	var all bytes.Buffer // reading the schemas is what takes long
 	for name, values := range variants() {
 		t.Run(name, func(t *testing.T) {
 			// Names of its own beside what is installed.
@@ -72,13 +75,31 @@ func TestWhatIsRenderedIsTaken(t *testing.T) {
 					t.Errorf("%s %s: %v", object.GetKind(), object.GetName(), err)
 				}
 			}
-			command := exec.CommandContext(t.Context(), kubeconform, "-strict", "-summary", "-schema-location", schemas,
-				"-skip", "Certificate,ServiceMonitor")
-			command.Stdin = bytes.NewReader(first)
-			if out, err := command.CombinedOutput(); err != nil {
-				t.Errorf("kubeconform: %v\n%s", err, out)
-			}
+			fmt.Fprintf(&all, "---\n%s\n", first)
 		})
+	}
+	command := exec.CommandContext(t.Context(), kubeconform, "-strict", "-summary", "-schema-location", schemas, "-skip", "Certificate,ServiceMonitor,PodMonitor,PrometheusRule")
+	command.Stdin = &all
+	if out, err := command.CombinedOutput(); err != nil {
+		t.Errorf("kubeconform: %v\n%s", err, out)
+	}
+}
+
+// TestRulesNameFiguresThatThereAre, as the page about them has them.
+func TestRulesNameFiguresThatThereAre(t *testing.T) {
+	s := in(t, "rendered")
+	rendered, err := s.render(t.Context(), "watch.enabled=true", "watch.rules.enabled=true")
+	must(t, err)
+	page, err := os.ReadFile("../../docs/metrics.md")
+	must(t, err)
+	found := regexp.MustCompile(`countersign_[a-z_]+`).FindAllString(string(rendered), -1)
+	if len(found) < 8 {
+		t.Errorf("the rules name %v", found)
+	}
+	for _, name := range found {
+		if !bytes.Contains(page, []byte("`"+name+"`")) {
+			t.Errorf("there is no figure %s", name)
+		}
 	}
 }
 
