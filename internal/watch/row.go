@@ -118,7 +118,7 @@ func (w *Watch) note(c *check, o Outcome) {
 	if o.Status == StatusError {
 		c.failures++
 		c.trouble = o
-		if c.verdict.Status == "" || c.failures >= patientFailures {
+		if c.failures >= patientFailures || !c.wasKnown() {
 			c.outcome = o
 		}
 		pause := firstPause << min(c.failures-1, 10)
@@ -136,6 +136,20 @@ func (w *Watch) note(c *check, o Outcome) {
 		w.tell(r)
 	}
 	w.version++
+}
+
+// wasKnown reports whether there is something to show while looking fails: a verdict,
+// or what was known of each of its rows before.
+func (c *check) wasKnown() bool {
+	if c.verdict.Status != "" {
+		return true
+	}
+	for r := range c.rows {
+		if r.known.Status == "" {
+			return false
+		}
+	}
+	return true
 }
 
 // interval is how long it is until an image is looked at again.

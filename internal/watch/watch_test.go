@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -234,6 +235,35 @@ func TestWhatCannotBeLookedAtStays(t *testing.T) {
 				t.Errorf("%v", got)
 			}
 		})
+	})
+}
+
+// TestARestartWhileARegistryIsAway shows what was known, and tells nothing until that
+// has lasted.
+func TestARestartWhileARegistryIsAway(t *testing.T) {
+	history := openHistory(t, filepath.Join(t.TempDir(), "history"))
+	synctest.Test(t, func(t *testing.T) {
+		for restart := range 2 {
+			sc := newScene(t, registry(indexDigest, []digest.Digest{indexDigest}, nil))
+			sc.options.Memory = history
+			sc.away = restart == 1
+			sc.run(t, func() {
+				sc.add(podRunning("shop", "a", indexDigest))
+				settle(time.Minute)
+				if got := sc.statuses()["shop "+image]; got != "TRUSTED" {
+					t.Errorf("%s after %d restarts", got, restart)
+				}
+				if got := sc.became(); len(got) > 0 {
+					t.Errorf("told: %v", got)
+				}
+				if restart == 1 {
+					settle(5 * time.Minute)
+					if got := sc.became(); !slices.Equal(got, []string{"shop TRUSTED>ERROR"}) {
+						t.Errorf("told: %v", got)
+					}
+				}
+			})
+		}
 	})
 }
 
