@@ -86,7 +86,9 @@ func podsOfTheShop() []*corev1.Pod {
 
 // TestThePageShowsWhatRuns, to each what they may see, and as text whatever it is.
 func TestThePageShowsWhatRuns(t *testing.T) {
-	s, _ := shown(t, podsOfTheShop()...)
+	named := podRunning("shop", "named", moved)
+	named.Spec.Containers[0].Image = hostile
+	s, _ := shown(t, append(podsOfTheShop(), named)...)
 	resp, body := ask(t, s, "all", "/")
 	if resp.StatusCode != http.StatusOK || !strings.Contains(body, `<span class="status UNTRUSTED">UNTRUSTED</span>`) || !strings.Contains(body, "pay") {
 		t.Errorf("%d %s", resp.StatusCode, body)

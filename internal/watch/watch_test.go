@@ -180,6 +180,9 @@ func TestWhatBecomesOfAnImageIsToldOnce(t *testing.T) {
 		sc := newScene(t, registry(indexDigest, []digest.Digest{indexDigest}, nil))
 		sc.run(t, func() {
 			sc.add(podRunning("shop", "a", indexDigest), podRunning("shop", "b", indexDigest), podRunning("pay", "a", indexDigest), podRunning("pay", "m", moved))
+			pulling := podRunning("till", "p", moved) // of what nobody runs yet nothing is told
+			pulling.Spec.Containers[0].Image, pulling.Status.ContainerStatuses = "shop.example.com/cart@"+moved.String(), nil
+			sc.add(pulling)
 			settle(time.Second)
 			if got := sc.became(); !slices.Equal(got, []string{"pay >UNKNOWN"}) {
 				t.Errorf("at first: %v", got)
