@@ -51,7 +51,7 @@ bench: build ## measure the real binary beside an echo provider, in 4 minutes (B
 
 e2e: tools ## a real API server, Gatekeeper, Cosign and the chart; the engines of Gatekeeper 3.23 and 3.20
 	go test -race -count=1 -run 'TestContract|TestL39' ./internal/verifier/... ./cmd/provider
-	cd test && go test -race -count=1 -p 1 -v ./bench ./decisions ./shared ./signers ./e2e ./watch ./install
+	cd test && go test -race -count=1 -p 1 -timeout 30m -v ./bench ./decisions ./shared ./signers ./e2e ./watch ./install
 	cd test && go test -count=1 -v ./image # which compresses for minutes under the race detector
 	cd test && go test -modfile=gatekeeper320.mod -tags gatekeeper320 -count=1 -v ./library ./azurepolicy
 
