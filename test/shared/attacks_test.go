@@ -15,8 +15,8 @@ const attacks = "^TestL(01|02|03|06|07|08|09|27|28|29|30|36|38|39|41)"
 // TestTheAttackListWithCaches runs the list again with content kept on disk, and with
 // evidence shared through a server besides.
 func TestTheAttackListWithCaches(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it is the tests of other rooms once more")
+	if testing.Short() || os.Getenv("CI") != "" {
+		t.Skip("it is the tests of other rooms once more, three minutes of them: make e2e runs it elsewhere")
 	}
 	s := start(t)
 	for name, caches := range map[string]string{"on disk": "disk", "shared": "redis://" + s.address} {
