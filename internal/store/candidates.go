@@ -203,10 +203,10 @@ func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, pl
 	s := v.store
 	key := c.key("list", c.repository(subject.Reference), subject.Digest.String(), place)
 	read := func(ctx context.Context) (*part, error) {
-		if p, ok := s.lists.Get(key); ok && time.Now().Before(p.renewAt) && !verifier.IsAfresh(ctx) {
+		if p, ok := remembered(ctx, s.lists, key); ok && time.Now().Before(p.renewAt) {
 			return p, nil
 		}
-		if p, ok := s.options.Shared.part(ctx, key, s.options.ListTTL); ok && !verifier.IsAfresh(ctx) {
+		if p, ok := s.options.Shared.part(ctx, key, s.options.ListTTL); ok {
 			s.lists.Put(key, p, p.cost(), p.until)
 			return p, nil
 		}
@@ -224,7 +224,7 @@ func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, pl
 		}
 		return p, nil
 	}
-	if p, ok := s.lists.Get(key); ok && !verifier.IsAfresh(ctx) {
+	if p, ok := remembered(ctx, s.lists, key); ok {
 		if len(p.entries) > 0 && time.Now().After(p.renewAt) {
 			behind(ctx, &s.listFlights, class(ctx, key), s.options.Budget, read)
 		}

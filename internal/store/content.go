@@ -246,11 +246,11 @@ func (c *client) tagged(ctx context.Context, repository, tag string) (*ocispec.D
 // exists finds out whether the registry has the subject at all.
 func (c *client) exists(ctx context.Context, repository string, subject digest.Digest) error {
 	s, key := c.store, c.key("subject", repository, subject.String())
-	if _, ok := s.subjects.Get(key); ok && !verifier.IsAfresh(ctx) {
+	if _, ok := remembered(ctx, s.subjects, key); ok {
 		return nil
 	}
 	_, err := s.subjectFlights.Do(ctx, class(ctx, key), s.options.Budget, func(ctx context.Context) (struct{}, error) {
-		if _, ok := s.subjects.Get(key); ok && !verifier.IsAfresh(ctx) {
+		if _, ok := remembered(ctx, s.subjects, key); ok {
 			return struct{}{}, nil
 		}
 		if _, err := c.head(ctx, repository, subject.String()); err != nil {

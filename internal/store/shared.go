@@ -268,7 +268,7 @@ func (s *Shared) putContent(of digest.Digest, data []byte) {
 // recall gives what was put under the key, if we or another replica put it there
 // and it still holds: for longer than the part of its life in which it is renewed.
 func (s *Shared) recall(ctx context.Context, key string, ttl time.Duration, v any) (until time.Time, ok bool) {
-	if s == nil {
+	if s == nil || verifier.IsAfresh(ctx) {
 		return time.Time{}, false
 	}
 	data, ok := s.get(ctx, s.hidden(key))

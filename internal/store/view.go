@@ -20,6 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry"
 
+	"github.com/countersign-dev/countersign/internal/cache"
 	"github.com/countersign-dev/countersign/internal/flight"
 	"github.com/countersign-dev/countersign/internal/store/auth"
 	"github.com/countersign-dev/countersign/internal/verifier"
@@ -248,11 +249,11 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 	key := v.id + " " + ref.Name() + ":" + ref.Tag
 	s, ttl := v.store, v.store.options.TagTTL
 	resolve := func(ctx context.Context) (named, error) {
-		if n, ok := s.tags.Get(key); ok && time.Now().Before(n.renewAt) && !verifier.IsAfresh(ctx) {
+		if n, ok := remembered(ctx, s.tags, key); ok && time.Now().Before(n.renewAt) {
 			return n, nil
 		}
 		var d digest.Digest
-		if until, ok := s.options.Shared.recall(ctx, key, ttl, &d); ok && d.Validate() == nil && !verifier.IsAfresh(ctx) {
+		if until, ok := s.options.Shared.recall(ctx, key, ttl, &d); ok && d.Validate() == nil {
 			n := named{digest: d, until: until, renewAt: until.Add(-ttl / renewedAhead)}
 			s.tags.Put(key, n, int64(len(d)), until)
 			return n, nil
@@ -269,9 +270,9 @@ func (v *View) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Su
 		s.subjects.Put(c.key("subject", c.repository(ref), d.String()), struct{}{}, 0, now.Add(s.options.ListTTL))
 		return n, nil
 	}
-	n, ok := s.tags.Get(key)
+	n, ok := remembered(ctx, s.tags, key)
 	switch {
-	case !ok, verifier.IsAfresh(ctx):
+	case !ok:
 		var err error
 		if n, err = s.tagFlights.Do(ctx, class(ctx, key), s.options.Budget, resolve); err != nil {
 			return verifier.Subject{}, gaveUp(v.client(ref.Registry).host, err)
@@ -299,6 +300,15 @@ func class(ctx context.Context, key string) string {
 		return strconv.Itoa(int(p)) + " " + key
 	}
 	return key
+}
+
+// remembered gives what is remembered, unless the work asks afresh.
+func remembered[V any](ctx context.Context, in *cache.Cache[V], key string) (V, bool) {
+	if verifier.IsAfresh(ctx) {
+		var none V
+		return none, false
+	}
+	return in.Get(key)
 }
 
 // behind begins work for which nobody waits.

@@ -37,7 +37,6 @@ func (w *Watch) replacePod(uid types.UID, p *pod) {
 			w.release(c, row, check)
 		}
 	}
-	w.version++
 }
 
 // replacePods takes the pods of a namespace, or with none of all, as they are now.
@@ -91,7 +90,6 @@ func (w *Watch) rebind() {
 	for _, p := range w.pods {
 		w.bindAgain(p.containers)
 	}
-	w.version++
 }
 
 // bindAgain finds the checks of containers once more. The caller holds mu.
@@ -101,6 +99,21 @@ func (w *Watch) bindAgain(containers []*container) {
 		w.bind(c)
 		w.release(c, row, check)
 	}
+}
+
+// selectAgain does so for all containers of a check.
+func (w *Watch) selectAgain(c *check) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var bound []*container
+	for r := range c.rows {
+		for container := range r.containers {
+			if container.check == c {
+				bound = append(bound, container)
+			}
+		}
+	}
+	w.bindAgain(bound)
 }
 
 // bind finds or makes the check and the row of a container. The caller holds mu.

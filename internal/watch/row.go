@@ -135,7 +135,6 @@ func (w *Watch) note(c *check, o Outcome) {
 	for r := range c.rows {
 		w.tell(r)
 	}
-	w.version++
 }
 
 // wasKnown reports whether there is something to show while looking fails: a verdict,

@@ -99,8 +99,6 @@ type Watch struct {
 	seen   any // the Snapshot by which containers are bound
 	synced bool
 	passed time.Time // when all was looked at for the first time
-	// version goes up with all that a reader might see.
-	version uint64
 }
 
 // checkKey is all that a look depends on.
@@ -210,25 +208,15 @@ func (w *Watch) Run(ctx context.Context) error {
 
 // look looks at one image, and notes what it came to.
 func (w *Watch) look(ctx context.Context, c *check) {
+	if c.key.chain == nil { // the verdict that needed no look has ended
+		w.selectAgain(c)
+		return
+	}
 	w.mu.Lock()
 	afresh := c.afresh
 	w.mu.Unlock()
 	if afresh {
 		ctx = verifier.Afresh(ctx)
-	}
-	if c.key.chain == nil { // the verdict that needed no look has ended
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		var ended []*container
-		for r := range c.rows {
-			for container := range r.containers {
-				if container.check == c {
-					ended = append(ended, container)
-				}
-			}
-		}
-		w.bindAgain(ended)
-		return
 	}
 	bounded, cancel := context.WithTimeout(ctx, checkBudget)
 	defer cancel()
@@ -243,20 +231,17 @@ func (w *Watch) look(ctx context.Context, c *check) {
 func (w *Watch) next(now time.Time) (*check, time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(w.queue) > 0 && !w.queue[0].due.After(now) {
+		c, _ := heap.Pop(&w.queue).(*check)
+		return c, 0
+	}
+	if w.synced && w.passed.IsZero() && w.allLookedAt() {
+		w.passed = now
+	}
 	if len(w.queue) == 0 {
-		if w.synced && w.passed.IsZero() && w.allLookedAt() {
-			w.passed = now
-		}
 		return nil, time.Minute
 	}
-	if first := w.queue[0]; first.due.After(now) {
-		if w.synced && w.passed.IsZero() && w.allLookedAt() {
-			w.passed = now
-		}
-		return nil, first.due.Sub(now)
-	}
-	c, _ := heap.Pop(&w.queue).(*check)
-	return c, 0
+	return nil, w.queue[0].due.Sub(now)
 }
 
 func (w *Watch) allLookedAt() bool {
