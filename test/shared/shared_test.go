@@ -457,39 +457,44 @@ func TestASilentServerCostsMilliseconds(t *testing.T) {
 		}
 		return time.Since(began)
 	}
-	g.silent.Store(true)
-	first := took(through)
-	var later []time.Duration
-	for range 20 {
-		later = append(later, took(through))
+	usedAgain := func() {
+		eventually(t, func() error {
+			before := through.Stats().Hits
+			took(through)
+			if through.Stats().Hits == before {
+				return errors.New("it is still left alone")
+			}
+			return nil
+		})
 	}
-	var without time.Duration
-	for range 20 {
-		without = max(without, took(nil))
-	}
-	// Figures of a machine that does other things as well: three times the five.
-	if first > without+15*time.Millisecond {
-		t.Errorf("the first look took %v, and without a server at most %v", first, without)
-	}
-	for _, l := range later {
-		if l > without+15*time.Millisecond {
-			t.Errorf("a later look took %v, and without a server at most %v", l, without)
-		}
-	}
-	g.silent.Store(false)
-	eventually(t, func() error { // it answers again, and is used again
-		before := through.Stats().Hits
-		took(through)
-		if through.Stats().Hits == before {
-			return errors.New("it is still left alone")
-		}
-		return nil
-	})
-	must(t, s.process.Process.Kill())
+	// What else the machine does only ever adds to a look, so the shortest of a few is
+	// what a look costs. Rounds of all kinds follow each other, for the load to meet them
+	// alike.
+	const never = time.Hour
+	first, later, without := never, never, never
 	for range 5 {
-		if l := took(through); l > without+50*time.Millisecond {
-			t.Errorf("with a dead server a look took %v", l)
+		g.silent.Store(true)
+		first = min(first, took(through))
+		for range 4 {
+			later = min(later, took(through))
+			without = min(without, took(nil))
 		}
+		g.silent.Store(false)
+		usedAgain()
+	}
+	if first > without+10*time.Millisecond {
+		t.Errorf("the first look took %v, and without a server %v", first, without)
+	}
+	if later > without+5*time.Millisecond {
+		t.Errorf("a later look took %v, and without a server %v", later, without)
+	}
+	must(t, s.process.Process.Kill())
+	dead := never
+	for range 5 {
+		dead = min(dead, took(through))
+	}
+	if dead > without+10*time.Millisecond {
+		t.Errorf("with a dead server a look took %v, and without one %v", dead, without)
 	}
 }
 
