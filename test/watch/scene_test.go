@@ -163,8 +163,9 @@ func (s *scene) start(ctx context.Context) (err error) {
 		if err := s.Client.Create(ctx, node); err != nil {
 			return err
 		}
+		created := client.MergeFrom(node.DeepCopy()) // controllers change it meanwhile
 		node.Status.NodeInfo = corev1.NodeSystemInfo{OperatingSystem: "linux", Architecture: architecture}
-		if err := s.Client.Status().Update(ctx, node); err != nil {
+		if err := s.Client.Status().Patch(ctx, node, created); err != nil {
 			return err
 		}
 	}
@@ -274,8 +275,9 @@ func (s *scene) pod(t *testing.T, namespace, name, image string, changes ...func
 	}
 	status := p.Status
 	must(t, s.Client.Create(t.Context(), p))
+	created := client.MergeFrom(p.DeepCopy())
 	p.Status = status
-	must(t, s.Client.Status().Update(t.Context(), p))
+	must(t, s.Client.Status().Patch(t.Context(), p, created))
 	return p
 }
 
