@@ -17,7 +17,8 @@ SMALL       := k8s.io sigs.k8s.io github.com/go-openapi github.com/json-iterator
 BUILDFLAGS  := -trimpath -tags=grpcnotrace $(SMALL:%=-gcflags=%/...=-l)
 # What make e2e runs, whole: make test stays under five minutes without it.
 CLUSTER     := bench|decisions|e2e|image|install|shared|signers|watch
-LDFLAGS     := -s -w -X main.version=$(VERSION)
+# Functions begin at 16 bytes, as arm64's do, instead of 32: 0.4 MB.
+LDFLAGS     := -s -w -funcalign=16 -X main.version=$(VERSION)
 
 export GOTOOLCHAIN := local
 

@@ -89,7 +89,7 @@ func build(ctx context.Context, source, path, architecture, version, flags strin
 	if err != nil {
 		return nil, err
 	}
-	arguments := append([]string{"build", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", path}, strings.Fields(flags)...)
+	arguments := append([]string{"build", "-buildvcs=false", "-ldflags", "-s -w -funcalign=16 -X main.version=" + version, "-o", path}, strings.Fields(flags)...)
 	command := exec.CommandContext(ctx, "go", append(arguments, "./cmd/provider")...)
 	command.Dir = source
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+architecture, "GOFLAGS=")
