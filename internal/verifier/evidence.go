@@ -115,6 +115,9 @@ type Claims struct {
 	// SignedAt is the signing time, authentic where a timestamp proved it, else
 	// what the signer claims; zero where there is none.
 	SignedAt time.Time
+	// Ends is the first end that is written in it: a signature's expiry, or that of a
+	// certificate whose time counts.
+	Ends End
 	// Logged are the validations that failed and that the verification level
 	// only logs. Evidence with any is never TRUSTED, only EXEMPT/AUDIT_ONLY.
 	Logged []*Error

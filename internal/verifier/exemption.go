@@ -39,7 +39,7 @@ func (e Exemption) verdict(subject Subject) (Verdict, bool) {
 	until := e.Until.UTC().Format("2006-01-02 15:04 MST")
 	return Verdict{
 		status: StatusExempt, reason: ReasonExempted, policy: "Exemption " + e.Name, subject: subject,
-		validUntil: earlier(e.Until, time.Now().Add(maxFindingAge)),
+		validUntil: earlier(e.Until, time.Now().Add(maxFindingAge)), end: End{EndExemption, e.Name, e.Until},
 		message: line(subject.Reference.String(), subject.Digest,
 			"not verified until "+until+", as Exemption "+e.Name+" says: "+e.Reason, "", "", Policy{Owner: e.Owner}),
 	}, true

@@ -18,6 +18,7 @@ type Verdict struct {
 	subject Subject
 	policy  string
 	tree    Node
+	end     End // of an exemption
 	// validUntil is when it must be made anew; zero: it is not to be kept.
 	validUntil time.Time
 }

@@ -173,7 +173,7 @@ func (v *Verifier) verify(ctx context.Context, e verifier.Evidence) verifier.Fin
 	}
 	f.Err, f.ValidUntil = j.err, j.until
 	if f.Err == nil {
-		f.Claims.SubjectDigest, f.Claims.Kind, f.Claims.Logged = e.Subject.Digest, verifier.KindSignature, j.logged
+		f.Claims.SubjectDigest, f.Claims.Kind, f.Claims.Logged, f.Claims.Ends = e.Subject.Digest, verifier.KindSignature, j.logged, j.ends
 	}
 	return f
 }
@@ -201,6 +201,7 @@ type judgement struct {
 	err    *verifier.Error   // the first validation that failed and is enforced
 	logged []*verifier.Error // those that failed and are only logged
 	until  time.Time
+	ends   verifier.End // the first that is written in the signature
 }
 
 // fail notes a failed validation, as its action says.
@@ -254,6 +255,7 @@ func (j *judgement) results(results []*notationgo.ValidationResult) {
 	}
 	if expiry := j.signer.SignedAttributes.Expiry; expiry.After(j.now) {
 		j.bound(expiry)
+		j.ends = verifier.End{What: verifier.EndSignature, At: expiry}
 	}
 	for _, certificate := range j.signer.CertificateChain {
 		switch {
@@ -262,6 +264,7 @@ func (j *judgement) results(results []*notationgo.ValidationResult) {
 			j.bound(certificate.NotBefore)
 		case certificate.NotAfter.After(j.now):
 			j.bound(certificate.NotAfter)
+			j.ends = j.ends.Earlier(verifier.End{What: verifier.EndCertificate, Name: certificate.Subject.String(), At: certificate.NotAfter})
 		}
 	}
 }
