@@ -157,13 +157,7 @@ func (o *previewOptions) look(ctx context.Context, app *app, reach *cluster.Conf
 func (p previewed) print(out io.Writer) error {
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	for _, row := range append(p.Refused, p.Undecided...) {
-		var workloads []string
-		for _, place := range row.Containers {
-			if len(workloads) == 0 || workloads[len(workloads)-1] != place.Workload {
-				workloads = append(workloads, place.Workload)
-			}
-		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", row.Status, row.Namespace, strings.Join(workloads, ","), row.Message)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", row.Status, row.Namespace, strings.Join(row.Workloads(), ","), row.Message)
 	}
 	_, _ = fmt.Fprintf(table, "of %d images that run and that it matches, %d would be refused and %d could not be looked at\n", p.Matched, len(p.Refused), len(p.Undecided))
 	return table.Flush()

@@ -99,25 +99,39 @@ func (m *Metrics) GaugeFunc(name, help string, labels map[string]string, read fu
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read))
 }
 
-// Collect shows figures that are read at each scrape, by labels whose values are not
-// known before. Who reads them bounds how many there are.
-func (m *Metrics) Collect(name, help string, labels []string, read func(show func(v float64, values ...string))) {
-	m.registry.MustRegister(collector{prometheus.NewDesc(name, help, labels, nil), read})
+// Figure describes gauges of one name, by labels whose values are not known before.
+type Figure struct {
+	Name, Help string
+	Labels     []string
+}
+
+// Collect shows figures that are read together at each scrape. Who reads them bounds
+// how many there are.
+func (m *Metrics) Collect(figures []Figure, read func(show func(name string, v float64, values ...string))) {
+	c := collector{map[string]*prometheus.Desc{}, read}
+	for _, f := range figures {
+		c.descriptions[f.Name] = prometheus.NewDesc(f.Name, f.Help, f.Labels, nil)
+	}
+	m.registry.MustRegister(c)
 }
 
 // collector implements prometheus.Collector.
 type collector struct {
-	desc *prometheus.Desc
-	read func(func(float64, ...string))
+	descriptions map[string]*prometheus.Desc
+	read         func(func(string, float64, ...string))
 }
 
 // Describe implements prometheus.Collector.
-func (c collector) Describe(to chan<- *prometheus.Desc) { to <- c.desc }
+func (c collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range c.descriptions {
+		to <- d
+	}
+}
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(to chan<- prometheus.Metric) {
-	c.read(func(v float64, values ...string) {
-		to <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, v, values...)
+	c.read(func(name string, v float64, values ...string) {
+		to <- prometheus.MustNewConstMetric(c.descriptions[name], prometheus.GaugeValue, v, values...)
 	})
 }
 

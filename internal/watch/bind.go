@@ -141,6 +141,9 @@ func (w *Watch) bind(c *container) {
 	if found == nil {
 		found = &check{key: key, running: r, rows: map[*row]int{}, index: -1}
 		w.checks[key] = found
+		if before := c.check; before != nil { // policies have changed, and tags have not
+			found.drift, found.driftDue = before.drift, before.driftDue
+		}
 		if key.chain != nil {
 			// The first look may use what is remembered: what policies have changed for
 			// costs the registries nothing, and of a new image nothing is remembered.

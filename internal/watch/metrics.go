@@ -12,68 +12,75 @@ const (
 	maxViolations = 500
 )
 
+// figures are those of a Watch.
+func figures() []telemetry.Figure {
+	return []telemetry.Figure{
+		{Name: "countersign_watch_leader", Help: "Whether this replica is the one that watches."},
+		{Name: "countersign_watch_synced", Help: "Whether all pods are known."},
+		{Name: "countersign_watch_containers", Help: "Containers that run, by namespace and what is known of their image.", Labels: []string{"namespace", "status"}},
+		{Name: "countersign_watch_status_containers", Help: "Containers that run, by what is known of their image.", Labels: []string{"status"}},
+		{Name: "countersign_watch_images", Help: "Digests that run."},
+		{Name: "countersign_watch_drift_images", Help: "Images in namespaces that are not as their pods, their tag or their replicas say.", Labels: []string{"kind"}},
+		{Name: "countersign_watch_ending_images", Help: "Images in namespaces that will not be let run any more within 30 days."},
+		{
+			Name: "countersign_watch_violation_info", Help: "Workloads that run an image which is neither trusted nor exempt; always 1.",
+			Labels: []string{"namespace", "workload", "status", "reason", "digest"},
+		},
+		{Name: "countersign_watch_violations_dropped", Help: "Workloads that have no series of countersign_watch_violation_info, because there are too many."},
+		{Name: "countersign_watch_oldest_check_timestamp_seconds", Help: "When the image was looked at that has not been for the longest; 0: none has been."},
+	}
+}
+
 // ShowCurrent shows the figures of the Watch that a replica has, if it watches. The
 // series are bounded: eight a namespace, and 600 besides; those of what is gone are
 // gone.
 func ShowCurrent(m *telemetry.Metrics, current func() *Watch) {
-	collect := func(name, help string, labels []string, read func(w *Watch, show func(float64, ...string))) {
-		m.Collect(name, help, labels, func(show func(float64, ...string)) {
-			if w := current(); w != nil {
-				read(w, show)
-			}
-		})
-	}
-	m.Collect("countersign_watch_leader", "Whether this replica is the one that watches.", nil, func(show func(float64, ...string)) { show(figure(current() != nil)) })
-	collect("countersign_watch_containers", "Containers that run, by namespace and what is known of their image.", []string{"namespace", "status"},
-		func(w *Watch, show func(float64, ...string)) {
-			summary := w.Summary(nil)
-			counts, others := map[string]map[Status]int{}, noCounts()
-			for namespace, of := range summary.Namespaces {
-				if len(counts) < maxNamespaces {
-					counts[namespace] = of
-					continue
-				}
-				for status, n := range of {
-					others[status] += n
-				}
-			}
-			counts[telemetry.Other] = others
-			for namespace, of := range counts {
-				for status, n := range of {
-					show(float64(n), namespace, string(status))
-				}
-			}
-		})
-	collect("countersign_watch_status_containers", "Containers that run, by what is known of their image.", []string{"status"},
-		func(w *Watch, show func(float64, ...string)) {
-			for status, n := range w.Summary(nil).Containers {
-				show(float64(n), string(status))
-			}
-		})
-	collect("countersign_watch_violation_info", "Workloads that run an image which is neither trusted nor exempt; always 1.", []string{"namespace", "workload", "status", "reason", "digest"},
-		func(w *Watch, show func(float64, ...string)) {
-			violations, _ := w.violations()
-			for _, v := range violations {
-				show(1, v.namespace, v.workload, v.status, v.reason, v.digest)
-			}
-		})
-	collect("countersign_watch_violations_dropped", "Workloads that have no series of countersign_watch_violation_info, because there are too many.", nil,
-		func(w *Watch, show func(float64, ...string)) {
-			_, dropped := w.violations()
-			show(float64(dropped))
-		})
-	collect("countersign_watch_images", "Digests that run.", nil, func(w *Watch, show func(float64, ...string)) { show(float64(w.Summary(nil).Images)) })
-	collect("countersign_watch_oldest_check_timestamp_seconds", "When the image was looked at that has not been for the longest; 0: none has been.", nil,
-		func(w *Watch, show func(float64, ...string)) {
-			var at float64
-			if oldest := w.Summary(nil).Oldest; oldest != nil {
-				at = float64(oldest.UnixMilli()) / 1000
-			}
-			show(at)
-		})
-	collect("countersign_watch_synced", "Whether all pods are known.", nil, func(w *Watch, show func(float64, ...string)) {
-		show(figure(w.Synced()))
+	m.Collect(figures(), func(show func(string, float64, ...string)) {
+		w := current()
+		show("countersign_watch_leader", figure(w != nil))
+		if w != nil {
+			w.show(show)
+		}
 	})
+}
+
+func (w *Watch) show(show func(string, float64, ...string)) {
+	summary := w.Summary(nil)
+	show("countersign_watch_synced", figure(summary.Synced))
+	counts, others := map[string]map[Status]int{}, noCounts()
+	for namespace, of := range summary.Namespaces {
+		if len(counts) < maxNamespaces {
+			counts[namespace] = of
+			continue
+		}
+		for status, n := range of {
+			others[status] += n
+		}
+	}
+	counts[telemetry.Other] = others
+	for namespace, of := range counts {
+		for status, n := range of {
+			show("countersign_watch_containers", float64(n), namespace, string(status))
+		}
+	}
+	for status, n := range summary.Containers {
+		show("countersign_watch_status_containers", float64(n), string(status))
+	}
+	show("countersign_watch_images", float64(summary.Images))
+	for kind, n := range summary.Drift {
+		show("countersign_watch_drift_images", float64(n), string(kind))
+	}
+	show("countersign_watch_ending_images", float64(summary.Ending))
+	violations, dropped := w.violations()
+	for _, v := range violations {
+		show("countersign_watch_violation_info", 1, v.namespace, v.workload, v.status, v.reason, v.digest)
+	}
+	show("countersign_watch_violations_dropped", float64(dropped))
+	var oldest float64
+	if summary.Oldest != nil {
+		oldest = float64(summary.Oldest.UnixMilli()) / 1000
+	}
+	show("countersign_watch_oldest_check_timestamp_seconds", oldest)
 }
 
 func figure(yes bool) float64 {
@@ -88,13 +95,10 @@ type violation struct{ namespace, workload, status, reason, digest string }
 // violations are the workloads that run what they should not, so many of them, and
 // how many more there are.
 func (w *Watch) violations() (list []violation, dropped int) {
-	seen := map[violation]bool{}
-	for _, row := range w.Rows(Filter{}) {
-		if row.Status.success() || row.Status == StatusPending {
-			continue
-		}
-		for _, p := range row.Containers {
-			v := violation{row.Namespace, p.Workload, string(row.Status), string(row.Reason), short(row.Digest)}
+	seen := map[violation]bool{} // of one platform's digests the beginning may be the same
+	for _, row := range w.Rows(Filter{Statuses: violating()}) {
+		for _, workload := range row.Workloads() {
+			v := violation{row.Namespace, workload, string(row.Status), string(row.Reason), short(row.Digest)}
 			if seen[v] {
 				continue
 			}

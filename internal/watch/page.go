@@ -3,6 +3,7 @@ package watch
 import (
 	"embed"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -56,6 +57,7 @@ func (s *Server) index(w http.ResponseWriter, r *http.Request, allowed func(stri
 		age(summary, time.Now()),
 		g.If(problem != "", h.P(h.Class("stale"), h.Role("alert"), g.Text(problem))),
 		counts(summary, r.URL.Query()),
+		notable(summary, r.URL.Query()),
 		h.Section(h.ID("results"), h.Aria("label", "Images"),
 			h.H2(g.Textf("Images: %d", p.Total)),
 			filterForm(summary, r.URL.Query()),
@@ -127,11 +129,7 @@ func without(q url.Values, names ...string) url.Values {
 
 // counts is the table of containers by namespace and status.
 func counts(s Summary, q url.Values) g.Node {
-	names := make([]string, 0, len(s.Namespaces))
-	for name := range s.Namespaces {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(s.Namespaces))
 	line := func(head g.Node, namespace string, of map[Status]int) g.Node {
 		return h.Tr(h.Th(h.Scope("row"), head), g.Map(Statuses(), func(status Status) g.Node {
 			n := of[status]
@@ -154,13 +152,19 @@ func counts(s Summary, q url.Values) g.Node {
 	)
 }
 
+// notable leads to what is not as somebody would expect, and to what ends.
+func notable(s Summary, q url.Values) g.Node {
+	return h.P(h.Class("downloads"),
+		g.Map(DriftKinds(), func(kind DriftKind) g.Node {
+			return g.If(s.Drift[kind] > 0, h.A(h.Href(link(q, "drift", string(kind))), g.Textf("%s: %d", kind, s.Drift[kind])))
+		}),
+		h.A(h.Href("/forecast"), g.Textf("ends within 30 days: %d", s.Ending)),
+	)
+}
+
 // filterForm narrows the images; its state is in the URL.
 func filterForm(s Summary, q url.Values) g.Node {
-	names := make([]string, 0, len(s.Namespaces))
-	for name := range s.Namespaces {
-		names = append(names, name)
-	}
-	slices.Sort(names)
+	names := slices.Sorted(maps.Keys(s.Namespaces))
 	option := func(value, text, chosen string) g.Node {
 		return h.Option(h.Value(value), g.If(value == chosen, h.Selected()), g.Text(text))
 	}
@@ -169,6 +173,9 @@ func filterForm(s Summary, q url.Values) g.Node {
 		h.Label(g.Text("Namespace"), h.Select(h.Name("namespace"), option("", "all", q.Get("namespace")), g.Map(names, func(name string) g.Node { return option(name, name, q.Get("namespace")) }))),
 		h.Label(g.Text("Status"), h.Select(h.Name("status"), option("", "all", q.Get("status")), g.Map(Statuses(), func(status Status) g.Node {
 			return option(string(status), string(status), strings.ToUpper(q.Get("status")))
+		}))),
+		h.Label(g.Text("Drift"), h.Select(h.Name("drift"), option("", "any or none", q.Get("drift")), g.Map(DriftKinds(), func(kind DriftKind) g.Node {
+			return option(string(kind), string(kind), q.Get("drift"))
 		}))),
 		g.If(q.Get("sort") != "", h.Input(h.Type("hidden"), h.Name("sort"), h.Value(q.Get("sort")))),
 		h.Button(h.Type("submit"), g.Text("Show")), h.A(h.Href("/"), g.Text("Show all")),
@@ -200,8 +207,8 @@ func table(p page, q url.Values, now time.Time) g.Node {
 			return h.Tr(
 				h.Td(h.Span(h.Class("status "+string(row.Status)), g.Text(string(row.Status)))),
 				h.Td(g.Text(row.Namespace)),
-				h.Td(name, g.If(row.Digest != "", h.Span(g.Text(" "+short(row.Digest)))), g.If(!row.Status.success(), h.Div(h.Class("message"), g.Text(row.Message)))),
-				h.Td(g.Text(usedBy(row.Containers))),
+				h.Td(name, g.If(row.Digest != "", h.Span(g.Text(" "+short(row.Digest)))), g.Map(row.Drift, func(d Drift) g.Node { return h.Span(h.Class("drift"), g.Text(" "+string(d.Kind))) }), g.If(!row.Status.success(), h.Div(h.Class("message"), g.Text(row.Message)))),
+				h.Td(g.Text(usedBy(row.Workloads()))),
 				h.Td(g.Text(since(row.Since, now))),
 				h.Td(g.Text(since(row.CheckedAt, now))),
 			)
@@ -209,14 +216,8 @@ func table(p page, q url.Values, now time.Time) g.Node {
 	))
 }
 
-// usedBy names the workloads, the first three of them.
-func usedBy(places []Place) string {
-	var names []string
-	for _, p := range places {
-		if !slices.Contains(names, p.Workload) {
-			names = append(names, p.Workload)
-		}
-	}
+// usedBy names workloads, the first three of them.
+func usedBy(names []string) string {
 	more := ""
 	if len(names) > 3 {
 		more = fmt.Sprintf(" and %d more", len(names)-3)

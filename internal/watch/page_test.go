@@ -160,7 +160,7 @@ func TestSigningIn(t *testing.T) {
 	if code, text := do("POST", "/login", "token=guess"); code != http.StatusUnauthorized || !strings.Contains(text, "does not know this token") {
 		t.Errorf("%d %s", code, text)
 	}
-	if code, _ := do("POST", "/login", "token=later"); code != http.StatusUnauthorized {
+	if code, _ := do("POST", "/login", "token=later"); code != http.StatusServiceUnavailable {
 		t.Errorf("%d", code)
 	}
 	if code, _ := do("POST", "/login", "token=all", "Origin", "https://evil.example.com", "Sec-Fetch-Site", "cross-site"); code != http.StatusForbidden {

@@ -18,8 +18,8 @@ import (
 const sessionCookie = "countersign"
 
 // signIn is what somebody sees whom nobody knows.
-func (s *Server) signIn(w http.ResponseWriter, problem string) {
-	s.render(w, http.StatusUnauthorized, document("Sign in", false,
+func (s *Server) signIn(w http.ResponseWriter, status int, problem string) {
+	s.render(w, status, document("Sign in", false,
 		h.H2(g.Text("Sign in")),
 		g.If(problem != "", h.P(h.Class("stale"), h.Role("alert"), g.Text(problem))),
 		h.P(g.Text("With a token of the cluster you see the namespaces in which you may list pods. One of a ServiceAccount is made so:")),
@@ -36,9 +36,9 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	_, err := s.viewers.Allowed(r.Context(), token, nil)
 	switch {
 	case errors.Is(err, ErrAnonymous):
-		s.signIn(w, "The API server does not know this token. It may have expired: make a new one.")
+		s.signIn(w, http.StatusUnauthorized, "The API server does not know this token. It may have expired: make a new one.")
 	case err != nil:
-		s.signIn(w, "The API server cannot be asked about the token. Try again.")
+		s.signIn(w, http.StatusServiceUnavailable, "The API server cannot be asked about the token. Try again.")
 	default:
 		http.SetCookie(w, &http.Cookie{ //nolint:gosec // G124: port-forward is plain HTTP on loopback; behind TLS the proxy adds Secure
 			Name: sessionCookie, Value: token, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode,
@@ -73,8 +73,32 @@ func (s *Server) imagePage(w http.ResponseWriter, r *http.Request, allowed func(
 		g.If(len(d.History) > 0, h.Div(h.Class("scroll"), h.Table(
 			h.THead(h.Tr(g.Map([]string{"When", "Namespace", "From", "To", "Why"}, func(name string) g.Node { return h.Th(h.Scope("col"), g.Text(name)) }))),
 			h.TBody(g.Map(d.History, func(t Transition) g.Node {
-				return h.Tr(h.Td(h.Time(h.DateTime(t.Time.UTC().Format(time.RFC3339)), g.Text(t.Time.UTC().Format("2006-01-02 15:04:05")))), h.Td(g.Text(t.Namespace)),
+				return h.Tr(h.Td(instant(&t.Time)), h.Td(g.Text(t.Namespace)),
 					h.Td(g.Text(string(t.From))), h.Td(h.Span(h.Class("status "+string(t.To)), g.Text(string(t.To)))), h.Td(g.Text(t.Message)))
+			})),
+		))),
+	)))
+}
+
+// instant is a point in time.
+func instant(t *time.Time) g.Node {
+	if t == nil {
+		return g.Text("never")
+	}
+	return h.Time(h.DateTime(t.UTC().Format(time.RFC3339)), g.Text(t.UTC().Format("2006-01-02 15:04:05")))
+}
+
+// forecastPage shows what ends within 30 days.
+func (s *Server) forecastPage(w http.ResponseWriter, _ *http.Request, allowed func(string) bool) {
+	endings := s.watch.Forecast(time.Now().Add(Horizon), allowed)
+	s.render(w, http.StatusOK, document("What ends", true, h.Section(h.ID("results"),
+		h.H2(g.Textf("What ends within 30 days: %d", len(endings))),
+		h.P(h.Class("message"), g.Text("From then on these images are not let run any more, if nobody does anything. Sign them again, renew the certificate, or see that the exemption is not needed any more.")),
+		g.If(len(endings) > 0, h.Div(h.Class("scroll"), h.Table(
+			h.THead(h.Tr(g.Map([]string{"When", "What", "Namespace", "Image", "Used by"}, func(name string) g.Node { return h.Th(h.Scope("col"), g.Text(name)) }))),
+			h.TBody(g.Map(endings[:min(len(endings), maxLimit)], func(e Ending) g.Node {
+				return h.Tr(h.Td(instant(&e.At)), h.Td(g.Text(string(e.What)+" "+e.Name)), h.Td(g.Text(e.Namespace)),
+					h.Td(h.A(h.Href("/image/"+e.Digest), h.Code(g.Text(e.Image)))), h.Td(g.Text(usedBy(e.Workloads))))
 			})),
 		))),
 	)))
@@ -88,8 +112,12 @@ func rowDetail(row Row, now time.Time) g.Node {
 		h.H2(g.Text("In namespace "+row.Namespace+" "), h.Span(h.Class("status "+string(row.Status)), g.Text(string(row.Status)))),
 		h.Dl(
 			fact("Image", h.Code(g.Text(row.Image))), text("Platform", row.Platform), text("Policy", row.Policy), text("Reason", string(row.Reason)),
+			g.Map(row.Drift, func(d Drift) g.Node {
+				return fact("Drift", h.Span(h.Class("drift"), g.Text(string(d.Kind))), g.Text(" "+d.Message))
+			}),
 			text("Message", row.Message), text("What to do", row.Remedy), text("It cannot be looked at since", row.Trouble),
 			fact("So since", g.Text(since(row.Since, now))), fact("Looked at", g.Text(since(row.CheckedAt, now)+" ago")),
+			g.If(row.Ends != nil, fact("Until", instant(row.Ends), g.Text(", when its "+string(row.ending.What)+" ends "+row.ending.Name))),
 		),
 		g.If(len(row.Evidence) > 0, h.Div(h.Class("scroll"), h.Table(
 			h.Caption(g.Text("Evidence, rule by rule")),
@@ -107,6 +135,15 @@ func rowDetail(row Row, now time.Time) g.Node {
 		)),
 		g.If(len(row.Containers) > standardLimit, h.P(g.Textf("and %d more", len(row.Containers)-standardLimit))),
 	)
+}
+
+// driftWords names the kinds.
+func driftWords(list []Drift) string {
+	var words []string
+	for _, d := range list {
+		words = append(words, string(d.Kind))
+	}
+	return strings.Join(words, " ")
 }
 
 // download gives all results that the page would show, as CSV or JSON.
@@ -129,7 +166,7 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, allowed func(s
 	w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 	w.Header().Set("Content-Disposition", `attachment; filename="images.csv"`)
 	lines := csv.NewWriter(w)
-	_ = lines.Write([]string{"namespace", "image", "digest", "status", "reason", "message", "policy", "since", "checkedAt", "containers", "usedBy"})
+	_ = lines.Write([]string{"namespace", "image", "digest", "status", "reason", "message", "policy", "since", "checkedAt", "containers", "usedBy", "drift", "ends"})
 	at := func(t *time.Time) string {
 		if t == nil {
 			return ""
@@ -137,7 +174,7 @@ func (s *Server) download(w http.ResponseWriter, r *http.Request, allowed func(s
 		return t.UTC().Format(time.RFC3339)
 	}
 	for _, row := range rows {
-		line := []string{row.Namespace, row.Image, row.Digest, string(row.Status), string(row.Reason), row.Message, row.Policy, at(row.Since), at(row.CheckedAt), strconv.Itoa(len(row.Containers)), usedBy(row.Containers)}
+		line := []string{row.Namespace, row.Image, row.Digest, string(row.Status), string(row.Reason), row.Message, row.Policy, at(row.Since), at(row.CheckedAt), strconv.Itoa(len(row.Containers)), usedBy(row.Workloads()), driftWords(row.Drift), at(row.Ends)}
 		for i, cell := range line {
 			if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) { // which a spreadsheet would calculate
 				line[i] = "'" + cell

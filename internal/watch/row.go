@@ -152,8 +152,10 @@ func (c *check) wasKnown() bool {
 }
 
 // interval is how long it is until an image is looked at again.
-func (w *Watch) interval() time.Duration {
-	return time.Duration(float64(w.options.Interval) * (1 - spread + 2*spread*w.options.Jitter()))
+func (w *Watch) interval() time.Duration { return w.spread(w.options.Interval) }
+
+func (w *Watch) spread(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (1 - spread + 2*spread*w.options.Jitter()))
 }
 
 func later(a, b time.Time) time.Time {

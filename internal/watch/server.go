@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -51,17 +52,19 @@ func (s *Server) Handler() http.Handler {
 		"GET /api/v1/summary":         s.summary,
 		"GET /api/v1/results":         s.results,
 		"GET /api/v1/images/{digest}": s.image,
+		"GET /api/v1/forecast":        s.forecast,
 		"GET /results":                s.kubeNotary,
 		"GET /bulk_sign":              s.bulkSign,
 		"GET /download":               s.download,
 	} {
-		mux.HandleFunc(pattern, s.known(serve))
+		mux.HandleFunc(pattern, s.known(refuseCaller, serve))
 	}
 	for pattern, serve := range map[string]func(http.ResponseWriter, *http.Request, func(string) bool){
 		"GET /{$}":            s.index,
 		"GET /image/{digest}": s.imagePage,
+		"GET /forecast":       s.forecastPage,
 	} {
-		mux.HandleFunc(pattern, s.signedIn(serve))
+		mux.HandleFunc(pattern, s.known(s.signIn, serve))
 	}
 	mux.HandleFunc("POST /login", s.login)
 	mux.HandleFunc("POST /logout", s.logout)
@@ -85,37 +88,30 @@ func hardened(next http.Handler) http.Handler {
 	})
 }
 
-// known serves those of whom the API server knows, with what they may see.
-func (s *Server) known(serve func(http.ResponseWriter, *http.Request, func(string) bool)) http.HandlerFunc {
+// known serves those of whom the API server knows, with what they may see, and turns
+// the others away with what is the matter; empty where they have shown nothing.
+func (s *Server) known(turnAway func(w http.ResponseWriter, status int, problem string), serve func(http.ResponseWriter, *http.Request, func(string) bool)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		allowed, err := s.viewers.Allowed(r.Context(), tokenOf(r), s.watch.namespaces())
 		switch {
 		case errors.Is(err, ErrAnonymous):
-			w.Header().Set("WWW-Authenticate", `Bearer realm="countersign"`)
-			refuse(w, http.StatusUnauthorized, "show a token of the cluster: Authorization: Bearer $(kubectl create token NAME)")
+			turnAway(w, http.StatusUnauthorized, "")
 		case err != nil:
 			s.log.WarnContext(r.Context(), "nobody can be let in", slog.Any("error", err))
-			refuse(w, http.StatusServiceUnavailable, "the API server cannot be asked who may see what; try again")
+			turnAway(w, http.StatusServiceUnavailable, "The API server cannot be asked who may see what. Try again.")
 		default:
 			serve(w, r, allowed)
 		}
 	}
 }
 
-// signedIn does the same for pages, and lets people sign in.
-func (s *Server) signedIn(serve func(http.ResponseWriter, *http.Request, func(string) bool)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		allowed, err := s.viewers.Allowed(r.Context(), tokenOf(r), s.watch.namespaces())
-		switch {
-		case errors.Is(err, ErrAnonymous):
-			s.signIn(w, "")
-		case err != nil:
-			s.log.WarnContext(r.Context(), "nobody can be let in", slog.Any("error", err))
-			s.signIn(w, "The API server cannot be asked who may see what. Try again.")
-		default:
-			serve(w, r, allowed)
-		}
+// refuseCaller turns a program away.
+func refuseCaller(w http.ResponseWriter, status int, problem string) {
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="countersign"`)
+		problem = "show a token of the cluster: Authorization: Bearer $(kubectl create token NAME)"
 	}
+	refuse(w, status, problem)
 }
 
 // tokenOf is what a program shows, or what a browser was given when somebody signed in.
@@ -206,12 +202,21 @@ func (s *Server) matching(r *http.Request, allowed func(string) bool) (rows []Ro
 			}
 		}
 	}
+	for word := range strings.SplitSeq(q.Get("drift"), ",") {
+		kind := DriftKind(word)
+		if word != "" && !slices.Contains(DriftKinds(), kind) {
+			return nil, "there is no drift " + strconv.Quote(word)
+		}
+		if word != "" {
+			f.Drifts = append(f.Drifts, kind)
+		}
+	}
 	rows = s.watch.Rows(f)
 	for i := range rows {
 		rows[i].Evidence = nil
 	}
 	if !order(rows, q.Get("sort")) {
-		return nil, "sort is one of namespace, image, status, since, checked, or the same with - before it"
+		return nil, "sort is one of namespace, image, status, since, checked, ends, or the same with - before it"
 	}
 	return rows, ""
 }
@@ -234,6 +239,7 @@ func order(rows []Row, by string) bool {
 		},
 		"since":   func(a, b Row) int { return at(a.Since).Compare(at(b.Since)) },
 		"checked": func(a, b Row) int { return at(a.CheckedAt).Compare(at(b.CheckedAt)) },
+		"ends":    func(a, b Row) int { return at(a.Ends).Compare(at(b.Ends)) },
 	}[name]
 	if !ok {
 		return false
@@ -286,6 +292,22 @@ func (s *Server) detail(ctx context.Context, of string, allowed func(string) boo
 	return d
 }
 
+// maxDays bounds how far ahead is looked.
+const maxDays = 365
+
+func (s *Server) forecast(w http.ResponseWriter, r *http.Request, allowed func(string) bool) {
+	until := time.Now().Add(Horizon)
+	if text := r.URL.Query().Get("days"); text != "" {
+		days, err := strconv.Atoi(text)
+		if err != nil || days < 1 || days > maxDays {
+			refuse(w, http.StatusBadRequest, "days is a number from 1 to 365")
+			return
+		}
+		until = time.Now().AddDate(0, 0, days)
+	}
+	answer(w, map[string]any{"until": until.UTC().Truncate(time.Second), "items": s.watch.Forecast(until, allowed)})
+}
+
 // namespaces are those in which something runs.
 func (w *Watch) namespaces() []string {
 	w.mu.Lock()
@@ -294,10 +316,5 @@ func (w *Watch) namespaces() []string {
 	for key := range w.rows {
 		seen[key.namespace] = true
 	}
-	list := make([]string, 0, len(seen))
-	for namespace := range seen {
-		list = append(list, namespace)
-	}
-	slices.Sort(list)
-	return list
+	return slices.Sorted(maps.Keys(seen))
 }

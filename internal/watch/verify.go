@@ -28,13 +28,15 @@ type Outcome struct {
 	Evidence []Evidence
 	// At is when it was found out, and Until when it may be something else.
 	At, Until time.Time
+	// Ends is when the image will not be let run any more, if nobody does anything.
+	Ends verifier.End
 }
 
 // settled is the outcome of a verdict that needed no look.
 func settled(v verifier.Verdict) Outcome {
 	return Outcome{
 		Status: Status(v.Status()), Reason: v.Reason(), Message: v.Message(), Remedy: v.Remedy(), Policy: v.Policy(),
-		Digest: v.Digest(), Evidence: evidenceOf(v.Tree()), At: time.Now(), Until: v.ValidUntil(),
+		Digest: v.Digest(), Evidence: evidenceOf(v.Tree()), At: time.Now(), Until: v.ValidUntil(), Ends: v.Ends(),
 	}
 }
 
@@ -157,16 +159,8 @@ func relatives(ctx context.Context, c chain, r running) ([]digest.Digest, error)
 	if err != nil || named.Digest == r.digest {
 		return nil, err
 	}
-	index, err := c.Contents(ctx, r.at(named.Digest))
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range index.Manifests {
-		if m.Digest == r.digest {
-			return []digest.Digest{named.Digest}, nil
-		}
-	}
-	return nil, nil // the tag has moved on
+	known, err := knownBy(ctx, c, r, named.Digest)
+	return known[:min(len(known), 1)], err // what it is itself has been judged
 }
 
 // platforms are an index's manifests for a platform; none where nobody knows which.
@@ -187,12 +181,37 @@ func manifestsOf(ctx context.Context, c chain, r running) ([]digest.Digest, erro
 	if err != nil {
 		return nil, err
 	}
-	contents, err := c.Contents(ctx, r.at(named.Digest))
+	known, err := knownBy(ctx, c, r, named.Digest)
+	if err != nil || len(known) > 0 {
+		return known, err
+	}
+	return nil, &verifier.Error{
+		Reason:  verifier.ReasonImageNotFound,
+		Message: fmt.Sprintf("%s: the node runs the config %.19s…, and the reference names another image now", r.named, r.digest),
+		Remedy:  "Restart the pod, or name the image by its digest",
+	}
+}
+
+// knownBy are the digests of manifests, an index first, by which what runs is known
+// where a reference names this digest; none where it names another image.
+func knownBy(ctx context.Context, c chain, r running, named digest.Digest) ([]digest.Digest, error) {
+	if named == r.digest {
+		return []digest.Digest{named}, nil
+	}
+	contents, err := c.Contents(ctx, r.at(named))
 	if err != nil {
 		return nil, err
 	}
-	if contents.Config.Digest == r.digest || named.Digest == r.digest {
-		return []digest.Digest{named.Digest}, nil
+	if contents.Config.Digest == r.digest {
+		return []digest.Digest{named}, nil
+	}
+	for _, m := range contents.Manifests {
+		if m.Digest == r.digest {
+			return []digest.Digest{named, m.Digest}, nil
+		}
+	}
+	if !r.isConfig {
+		return nil, nil
 	}
 	candidates := platforms(contents.Manifests, r.platform)
 	if r.platform == "" {
@@ -205,15 +224,11 @@ func manifestsOf(ctx context.Context, c chain, r running) ([]digest.Digest, erro
 		if err != nil {
 			return nil, err
 		}
-		if manifest.Config.Digest == r.digest || d == r.digest {
-			return []digest.Digest{named.Digest, d}, nil
+		if manifest.Config.Digest == r.digest {
+			return []digest.Digest{named, d}, nil
 		}
 	}
-	return nil, &verifier.Error{
-		Reason:  verifier.ReasonImageNotFound,
-		Message: fmt.Sprintf("%s: the node runs the config %.19s…, and the reference names another image now", r.named, r.digest),
-		Remedy:  "Restart the pod, or name the image by its digest",
-	}
+	return nil, nil
 }
 
 // Status is a verdict's, or one of two that are none.
@@ -231,6 +246,11 @@ func Statuses() []Status {
 		Status(verifier.StatusUntrusted), Status(verifier.StatusRefused), Status(verifier.StatusUnknown), Status(verifier.StatusUnsupported),
 		StatusError, StatusPending, Status(verifier.StatusExempt), Status(verifier.StatusTrusted),
 	}
+}
+
+// violating are those of what should not run, or might not.
+func violating() []Status {
+	return slices.DeleteFunc(Statuses(), func(s Status) bool { return s.success() || s == StatusPending })
 }
 
 // success reports whether it may run.

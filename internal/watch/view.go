@@ -27,15 +27,32 @@ type Row struct {
 	Since     *time.Time `json:"since,omitempty"`
 	CheckedAt *time.Time `json:"checkedAt,omitempty"`
 	NextAt    *time.Time `json:"nextAt,omitempty"`
+	// Ends is when it will not be let run any more, if nobody does anything.
+	Ends *time.Time `json:"ends,omitempty"`
 	// Last is the last verdict, where looking fails since; Trouble says why.
 	Last    *Known `json:"lastVerdict,omitempty"`
 	Trouble string `json:"trouble,omitempty"`
 	// Containers that use it.
 	Containers []Place `json:"containers"`
+	// Drift is what is not as its pods, its tag or its replicas say.
+	Drift []Drift `json:"drift,omitempty"`
 	// Subject is the digest that was judged, of a manifest or index.
 	Subject string `json:"subject,omitempty"`
 	// Evidence is shown for single images only.
 	Evidence []Evidence `json:"evidence,omitempty"`
+
+	ending verifier.End
+}
+
+// Workloads are those that use it, each once, in their order.
+func (r Row) Workloads() []string {
+	var names []string
+	for _, p := range r.Containers { // which are in their order
+		if len(names) == 0 || names[len(names)-1] != p.Workload {
+			names = append(names, p.Workload)
+		}
+	}
+	return names
 }
 
 // Place is where an image is used.
@@ -57,6 +74,8 @@ type Filter struct {
 	Namespace string
 	Statuses  []Status
 	Text      string
+	// Drifts narrows them to those with a drift of these kinds.
+	Drifts []DriftKind
 }
 
 // Summary counts containers.
@@ -66,6 +85,10 @@ type Summary struct {
 	Namespaces map[string]map[Status]int `json:"namespaces"`
 	// Images are digests that run.
 	Images int `json:"images"`
+	// Drift counts images in namespaces by the kinds of drift, zeros included, and
+	// Ending those that will not be let run any more within 30 days.
+	Drift  map[DriftKind]int `json:"drift"`
+	Ending int               `json:"ending"`
 	// Synced says whether all pods are known, and Checked when all their images had
 	// been looked at for the first time.
 	Synced  bool       `json:"synced"`
@@ -87,8 +110,11 @@ func noCounts() map[Status]int {
 func (w *Watch) Summary(allowed func(string) bool) Summary {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := Summary{Containers: noCounts(), Namespaces: map[string]map[Status]int{}, Synced: w.synced, Checked: some(w.passed)}
-	images := map[string]bool{}
+	s := Summary{Containers: noCounts(), Namespaces: map[string]map[Status]int{}, Drift: map[DriftKind]int{}, Synced: w.synced, Checked: some(w.passed)}
+	for _, kind := range DriftKinds() {
+		s.Drift[kind] = 0
+	}
+	images, siblings, horizon := map[string]bool{}, w.siblings(), time.Now().Add(Horizon)
 	for key, r := range w.rows {
 		if allowed != nil && !allowed(key.namespace) {
 			continue
@@ -104,6 +130,12 @@ func (w *Watch) Summary(allowed func(string) bool) Summary {
 		if d := r.digest(); d != "" {
 			images[d] = true
 		}
+		for _, drift := range r.drift(siblings[reference{key.namespace, key.image}]) {
+			s.Drift[drift.Kind]++
+		}
+		if c := r.worst(); c != nil && !c.outcome.Ends.At.IsZero() && c.outcome.Ends.At.Before(horizon) {
+			s.Ending++
+		}
 		if at := r.known.At; !at.IsZero() && (s.Oldest == nil || at.Before(*s.Oldest)) {
 			s.Oldest = &at
 		}
@@ -117,6 +149,7 @@ func (w *Watch) Rows(f Filter) []Row {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	text := strings.ToLower(f.Text)
+	siblings := w.siblings()
 	var list []Row
 	for key, r := range w.rows {
 		if f.Allowed != nil && !f.Allowed(key.namespace) || f.Namespace != "" && f.Namespace != key.namespace {
@@ -127,6 +160,10 @@ func (w *Watch) Rows(f Filter) []Row {
 			continue
 		}
 		row := r.shown(status)
+		row.Drift = r.drift(siblings[reference{key.namespace, key.image}])
+		if len(f.Drifts) > 0 && !slices.ContainsFunc(row.Drift, func(d Drift) bool { return slices.Contains(f.Drifts, d.Kind) }) {
+			continue
+		}
 		if text == "" || row.has(text) {
 			list = append(list, row)
 		}
@@ -135,6 +172,19 @@ func (w *Watch) Rows(f Filter) []Row {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Image, b.Image), strings.Compare(a.Digest, b.Digest), strings.Compare(a.Platform, b.Platform))
 	})
 	return list
+}
+
+// reference is an image as the pods of a namespace name it.
+type reference struct{ namespace, image string }
+
+// siblings are the rows of references that have several. The caller holds mu.
+func (w *Watch) siblings() map[reference][]*row {
+	siblings := make(map[reference][]*row, len(w.rows))
+	for key, r := range w.rows {
+		of := reference{key.namespace, key.image}
+		siblings[of] = append(siblings[of], r)
+	}
+	return siblings
 }
 
 func (r Row) has(text string) bool {
@@ -158,7 +208,7 @@ func (r *row) shown(status Status) Row {
 	if c := r.worst(); c != nil {
 		o := c.outcome
 		row.Reason, row.Message, row.Remedy, row.Policy, row.Subject, row.Evidence = o.Reason, o.Message, o.Remedy, o.Policy, o.Digest.String(), o.Evidence
-		row.NextAt = some(c.due)
+		row.NextAt, row.Ends, row.ending = some(c.due), some(o.Ends.At), o.Ends
 		if c.trouble.Status != "" {
 			row.Trouble = c.trouble.Message
 			if v := c.verdict; v.Status != "" {

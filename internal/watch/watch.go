@@ -38,6 +38,9 @@ type Options struct {
 	Snapshot func() any
 	// Interval is how often an image is looked at again, a fifth sooner or later: 1 h.
 	Interval time.Duration
+	// DriftInterval is how often it is looked whether a tag has moved, a fifth sooner or
+	// later: 6 h. It is no sooner than the Interval.
+	DriftInterval time.Duration
 	// Parallel is how many images are looked at at once: 8.
 	Parallel int
 	// Rate is how many images a second are begun to be looked at at most: 10.
@@ -121,8 +124,10 @@ type check struct {
 	trouble  Outcome // why looking failed since, if it did
 	failures int
 	due      time.Time
-	index    int  // in the queue; -1: in nobody's
-	afresh   bool // whether the next look is past what is remembered
+	drift    *Drift    // from what the reference names
+	driftDue time.Time // when that is looked at again
+	index    int       // in the queue; -1: in nobody's
+	afresh   bool      // whether the next look is past what is remembered
 	gone     bool
 }
 
@@ -145,6 +150,9 @@ type row struct {
 func New(o Options) *Watch {
 	if o.Interval == 0 {
 		o.Interval = time.Hour
+	}
+	if o.DriftInterval == 0 {
+		o.DriftInterval = 6 * time.Hour
 	}
 	if o.Parallel == 0 {
 		o.Parallel = 8
@@ -221,6 +229,9 @@ func (w *Watch) look(ctx context.Context, c *check) {
 	bounded, cancel := context.WithTimeout(ctx, checkBudget)
 	defer cancel()
 	outcome := verify(bounded, c.key.chain, c.running)
+	if outcome.Status != StatusError {
+		w.lookForDrift(bounded, c)
+	}
 	if ctx.Err() != nil {
 		return
 	}
