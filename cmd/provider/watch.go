@@ -30,7 +30,8 @@ type watchOptions struct {
 	allowLoopback                              bool
 	vaultCache, contentCache, sharedCache      string
 	contentCacheSize                           int64
-	state, notify                              string
+	state, notify, owner                       string
+	reports, events                            bool
 	namespaces                                 []string
 	interval                                   time.Duration
 	parallel                                   int
@@ -63,6 +64,9 @@ func watchCommand() *cobra.Command {
 	flags.StringVar(&o.sharedCache, "shared-cache", "", "a directory, as a Secret is mounted, that says where replicas share what they have read: url, secret and ca.crt; empty: nowhere")
 	flags.StringVar(&o.state, "state", "", "a directory that keeps what was last known of images, and for 90 days what became of them; empty: none")
 	flags.StringVar(&o.notify, "notify", "", "a directory, as a Secret is mounted, with the services to tell what became of images: NAME.slack, .teams, .webhook, .cloudevents or .alertmanager with a URL each; empty: none")
+	flags.BoolVar(&o.reports, "reports", false, "write in each namespace a report of what runs there and should not: openreports.io, else wgpolicyk8s.io, where the cluster has one of them")
+	flags.StringVar(&o.owner, "reports-owner", "", "the ClusterRole that reports belong to, so that they go with it; with --namespaces the Role NAME-pods of each; empty: none")
+	flags.BoolVar(&o.events, "events", false, "write an Event on a workload when its image has become something else, one an hour at most")
 	flags.StringSliceVar(&o.namespaces, "namespaces", nil, "watch these only, with no rights elsewhere; empty: all")
 	flags.DurationVar(&o.interval, "interval", time.Hour, "how often an image is looked at again, a fifth sooner or later")
 	flags.IntVar(&o.parallel, "parallel", 8, "how many images are looked at at once")
@@ -187,11 +191,14 @@ func (w *watcher) run(ctx context.Context) error {
 	return err
 }
 
+// part runs until ctx ends.
+type part func(ctx context.Context) error
+
 // lead watches until ctx ends.
 func (w *watcher) lead(ctx context.Context, serving *atomic.Pointer[http.Handler]) error {
 	o := w.options
 	w.log.Info("watching")
-	group, running := errgroup.WithContext(ctx)
+	var parts []part
 	var history *watch.History
 	var memory watch.Memory
 	if o.state != "" {
@@ -200,14 +207,13 @@ func (w *watcher) lead(ctx context.Context, serving *atomic.Pointer[http.Handler
 			return err
 		}
 		memory = history
-		group.Go(func() error { return history.Run(running) })
+		parts = append(parts, history.Run)
 	}
 	viewers, err := watch.NewAccess(w.reach)
 	if err != nil {
 		return err
 	}
-	notifier := watch.NewNotifier(w.sinks, func(sink, result string) { w.notices.Inc(sink, result) }, w.log)
-	group.Go(func() error { return notifier.Run(running) })
+	var notifier *watch.Notifier // nil: nobody is told anything
 	current := watch.New(watch.Options{
 		Select:   func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return w.app.Snapshot().For(r) },
 		Snapshot: func() any { return w.app.Snapshot() },
@@ -215,13 +221,27 @@ func (w *watcher) lead(ctx context.Context, serving *atomic.Pointer[http.Handler
 		Changed: func(t watch.Transition) {
 			w.log.Info("became", slog.String("namespace", t.Namespace), slog.String("image", t.Image), slog.String("digest", t.Digest),
 				slog.String("from", string(t.From)), slog.String("to", string(t.To)), slog.String("reason", string(t.Reason)), slog.String("message", t.Message))
-			notifier.Tell(t)
+		},
+		Found: func(key string, t watch.Transition) {
+			if notifier != nil {
+				notifier.Tell(key, t)
+			}
 		},
 	})
+	notifier, tellers, err := w.tellers(current)
+	if err != nil {
+		return err
+	}
 	source, err := watch.NewSource(w.reach, o.namespaces, current)
 	if err != nil {
 		return err
 	}
+	parts = append(append(parts, tellers...), source.Run, func(ctx context.Context) error {
+		if err := w.ready(ctx); err != nil {
+			return nil //nolint:nilerr // it ends
+		}
+		return current.Run(ctx)
+	})
 	handler := watch.NewServer(current, history, viewers, w.log).Handler()
 	w.current.Store(current)
 	serving.Store(&handler)
@@ -229,14 +249,43 @@ func (w *watcher) lead(ctx context.Context, serving *atomic.Pointer[http.Handler
 		w.current.Store(nil)
 		serving.Store(nil)
 	}()
-	group.Go(func() error {
-		if err := w.ready(running); err != nil {
-			return nil //nolint:nilerr // it ends
-		}
-		return current.Run(running)
-	})
-	group.Go(func() error { return source.Run(running) })
+	group, running := errgroup.WithContext(ctx)
+	for _, run := range parts {
+		group.Go(func() error { return run(running) })
+	}
 	return group.Wait()
+}
+
+// tellers tell others what becomes of images: services, workloads, reports.
+func (w *watcher) tellers(current *watch.Watch) (notifier *watch.Notifier, parts []part, err error) {
+	o := w.options
+	if o.reports {
+		reporter, err := watch.NewReporter(w.reach, o.namespaces, o.owner, current, w.log)
+		if err != nil {
+			return nil, nil, err
+		}
+		parts = append(parts, reporter.Run)
+	}
+	event := func(watch.Transition) {}
+	if o.events {
+		events, err := watch.NewEvents(w.reach, w.log)
+		if err != nil {
+			return nil, nil, err
+		}
+		event = events.Tell
+		parts = append(parts, events.Run)
+	}
+	if !o.events && len(w.sinks) == 0 {
+		return nil, parts, nil
+	}
+	told, err := watch.NewToldMap(w.reach, o.cluster.namespace, o.cluster.lease)
+	if err != nil {
+		return nil, nil, err
+	}
+	notifier = watch.NewNotifier(watch.NotifierOptions{
+		Sinks: w.sinks, Sent: func(sink, result string) { w.notices.Inc(sink, result) }, Event: event, Runs: current.Runs, Kept: told, Log: w.log,
+	})
+	return notifier, append(parts, notifier.Run), nil
 }
 
 // ready waits until there are policies: without them all would be refused.

@@ -43,7 +43,7 @@ func runningOf(image, imageID, platform string) (running, error) {
 	}
 	if err != nil {
 		return running{}, &verifier.Error{
-			Reason: verifier.ReasonReferenceInvalid, Message: "the node says that it runs " + clip(imageID) + ", which is no digest",
+			Reason: verifier.ReasonReferenceInvalid, Message: "the node says that it runs " + clip(imageID, 80) + ", which is no digest",
 			Remedy: "Look at the container's imageID in the pod's status", Err: err,
 		}
 	}
@@ -52,10 +52,9 @@ func runningOf(image, imageID, platform string) (running, error) {
 }
 
 // clip bounds what a node says.
-func clip(s string) string {
-	const enough = 80
-	if len(s) > enough {
-		return s[:enough] + "…"
+func clip(s string, to int) string {
+	if len(s) > to {
+		return strings.ToValidUTF8(s[:to], "") + "…"
 	}
 	return s
 }

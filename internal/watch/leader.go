@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
@@ -18,6 +19,9 @@ const (
 	// leaseTime is how long a leader that has died is waited for, leaseRenewal how
 	// long one tries that cannot renew its Lease, and leaseRetry how often.
 	leaseTime, leaseRenewal, leaseRetry = 15 * time.Second, 10 * time.Second, 2 * time.Second
+	// maxLeasePause is the pause after which an API server that was away is asked again
+	// who leads; it doubles from leaseRetry on.
+	maxLeasePause = time.Minute
 )
 
 // Lease is what replicas agree by on which of them watches.
@@ -50,7 +54,7 @@ func Lead(ctx context.Context, config *rest.Config, lease Lease, work func(conte
 		return true
 	}
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: lock, LeaseDuration: leaseTime, RenewDeadline: leaseRenewal, RetryPeriod: leaseRetry, ReleaseOnCancel: true, Name: lease.Name,
+		Lock: &patientLock{Interface: lock}, LeaseDuration: leaseTime, RenewDeadline: leaseRenewal, RetryPeriod: leaseRetry, ReleaseOnCancel: true, Name: lease.Name,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(leading context.Context) {
 				if !begin(leading) {
@@ -77,4 +81,31 @@ func Lead(ctx context.Context, config *rest.Config, lease Lease, work func(conte
 		return err
 	}
 	return nil
+}
+
+// patientLock leaves an API server alone that did not answer, ever longer.
+type patientLock struct {
+	resourcelock.Interface
+
+	mu    sync.Mutex // guards all below
+	err   error      // of the last question; nil: it was answered
+	pause time.Duration
+	until time.Time
+}
+
+// Get implements resourcelock.Interface.
+func (l *patientLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil && time.Now().Before(l.until) {
+		return nil, nil, l.err
+	}
+	record, raw, err := l.Interface.Get(ctx)
+	if err == nil || apierrors.IsNotFound(err) {
+		l.err, l.pause = nil, 0
+		return record, raw, err
+	}
+	l.pause = min(max(2*l.pause, leaseRetry), maxLeasePause)
+	l.err, l.until = err, time.Now().Add(l.pause)
+	return nil, nil, err
 }

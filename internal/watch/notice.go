@@ -51,11 +51,13 @@ func notices(transitions []Transition) []Notice {
 			i = len(list)
 			index[group] = i
 			list = append(list, Notice{
-				Key: hex.EncodeToString(sum[:8]), Resolved: t.To.success(), Image: t.Image, Digest: t.Digest, Status: t.To, Previous: t.From,
+				Key: hex.EncodeToString(sum[:8]), Resolved: t.To.settled(), Image: t.Image, Digest: t.Digest, Status: t.To, Previous: t.From,
 				Reason: t.Reason, Message: t.Message, Policy: t.Policy, Time: t.Time,
 			})
 		}
-		list[i].Where = append(list[i].Where, Where{t.Namespace, t.Workloads})
+		if !slices.ContainsFunc(list[i].Where, func(w Where) bool { return w.Namespace == t.Namespace }) { // by another name, or on another platform
+			list[i].Where = append(list[i].Where, Where{t.Namespace, t.Workloads})
+		}
 	}
 	for i := range list {
 		slices.SortFunc(list[i].Where, func(a, b Where) int { return strings.Compare(a.Namespace, b.Namespace) })
@@ -72,6 +74,9 @@ func (n Notice) headline() string {
 	what := fmt.Sprintf("%s image in %d workloads of %d namespaces", n.Status, workloads, len(n.Where))
 	if n.Resolved {
 		what = fmt.Sprintf("Resolved: image is %s again in %d namespaces", n.Status, len(n.Where))
+	}
+	if n.Status == StatusGone {
+		what = "Resolved: nothing runs the image any more"
 	}
 	return what + ": " + n.Image + " (" + short(n.Digest) + ")"
 }
@@ -140,8 +145,8 @@ func (n Notice) body(kind string) (contentType string, body []byte, err error) {
 			ends = n.Time
 		}
 		v = []any{map[string]any{
-			"labels":      map[string]string{"alertname": "CountersignImage", "image": n.Image, "digest": short(n.Digest), "key": n.Key},
-			"annotations": map[string]string{"summary": n.headline(), "description": n.Message + "\n" + n.places()},
+			"labels":      map[string]string{"alertname": "CountersignImage", "digest": short(n.Digest), "key": n.Key}, // which the one that resolves it has as well
+			"annotations": map[string]string{"image": n.Image, "summary": n.headline(), "description": n.Message + "\n" + n.places()},
 			"startsAt":    n.Time.UTC().Format(time.RFC3339), "endsAt": ends.UTC().Format(time.RFC3339),
 		}}
 	default:

@@ -2,11 +2,15 @@ package watch
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -44,33 +48,101 @@ func (s *services) RoundTrip(req *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Body: http.NoBody, Request: req}, nil
 }
 
-// notified runs a Notifier over transitions and gives what arrived, and what was
-// counted.
-func notified(t *testing.T, s *services, sinks []Sink, log io.Writer, transitions ...Transition) (counted []string) {
+// teller is a Notifier over services, what is kept, and what runs.
+type teller struct {
+	sinks   []Sink
+	kept    *keptInMemory
+	log     io.Writer
+	counted []string
+	events  []string
+
+	mu     sync.Mutex      // guards all below
+	absent map[string]bool // rows that nothing runs
+}
+
+func (e *teller) runs(key string, yes bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.absent[key] = !yes
+}
+
+// keptInMemory is what a Notifier keeps, as it was saved last.
+type keptInMemory struct {
+	mu    sync.Mutex // guards all below
+	saved map[string]Told
+	away  bool
+}
+
+func (k *keptInMemory) Load(context.Context) (map[string]Told, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.away {
+		return nil, errors.New("the API server is away")
+	}
+	return maps.Clone(k.saved), nil
+}
+
+func (k *keptInMemory) Save(_ context.Context, kept map[string]Told) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.away {
+		return errors.New("the API server is away")
+	}
+	k.saved = kept
+	return nil
+}
+
+// run has a Notifier run in a bubble of time, until f returns.
+func (e *teller) run(t *testing.T, s *services, f func(n *Notifier)) {
+	t.Helper()
+	if e.log == nil {
+		e.log = io.Discard
+	}
+	n := NewNotifier(NotifierOptions{
+		Sinks: e.sinks, Kept: e.kept, Log: slog.New(slog.NewTextHandler(e.log, nil)),
+		Sent: func(sink, result string) {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.counted = append(e.counted, sink+" "+result)
+		},
+		Event: func(t Transition) { e.events = append(e.events, t.Namespace+" "+string(t.From)+">"+string(t.To)) },
+		Runs: func(key string) bool {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			return !e.absent[key]
+		},
+	})
+	n.client.Transport = s
+	done := make(chan error)
+	ctx, cancel := contextOf(t)
+	go func() { done <- n.Run(ctx) }()
+	f(n)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// notified runs a Notifier over what is found, hours apart, and gives what was counted.
+func notified(t *testing.T, s *services, sinks []Sink, log io.Writer, found ...[]Transition) (counted []string) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		var mu sync.Mutex
-		n := NewNotifier(sinks, func(sink, result string) {
-			mu.Lock()
-			defer mu.Unlock()
-			counted = append(counted, sink+" "+result)
-		}, slog.New(slog.NewTextHandler(log, nil)))
-		n.client.Transport = s
-		done := make(chan error)
-		ctx, cancel := contextOf(t)
-		go func() { done <- n.Run(ctx) }()
-		for _, transition := range transitions {
-			n.Tell(transition)
-		}
-		settle(2 * time.Hour)
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		e := &teller{sinks: sinks, kept: &keptInMemory{}, log: log}
+		e.run(t, s, func(n *Notifier) {
+			for _, transitions := range found {
+				for _, f := range transitions {
+					n.Tell(keyOf(f), f)
+				}
+				settle(2 * time.Hour)
+			}
+		})
+		counted = e.counted
 	})
 	slices.Sort(counted)
 	return counted
 }
+
+func keyOf(t Transition) string { return rowKey{t.Namespace, t.Image, t.Digest, ""}.String() }
 
 func became(namespace string, from, to Status) Transition {
 	return Transition{
@@ -83,17 +155,17 @@ func became(namespace string, from, to Status) Transition {
 // the form that each service takes, and another when it is resolved.
 func TestOneNoticeAnImage(t *testing.T) {
 	s := &services{}
-	var transitions []Transition
+	var distrusted, trusted []Transition
 	for i := range 37 {
-		transitions = append(transitions, became(fmt.Sprint("ns-", i), "TRUSTED", "UNTRUSTED"))
+		distrusted = append(distrusted, became(fmt.Sprint("ns-", i), "TRUSTED", "UNTRUSTED"))
+		trusted = append(trusted, became(fmt.Sprint("ns-", i), "UNTRUSTED", "TRUSTED"))
 	}
-	transitions = append(transitions, became("shop", "UNTRUSTED", "TRUSTED"))
 	var sinks []Sink
 	kinds := []string{SinkWebhook, SinkCloudEvents, SinkSlack, SinkTeams, SinkAlertmanager}
 	for _, kind := range kinds {
 		sinks = append(sinks, Sink{Name: kind, Kind: kind, URL: "https://" + kind + ".example.com/hook", Secret: []byte("secret")})
 	}
-	counted := notified(t, s, sinks, io.Discard, transitions...)
+	counted := notified(t, s, sinks, io.Discard, distrusted, trusted[:20], trusted[20:])
 	if len(counted) != 2*len(kinds) || len(s.got) != 2*len(kinds) {
 		t.Fatalf("%v", counted)
 	}
@@ -152,7 +224,7 @@ func TestWhatIsNotTakenIsSentAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := &services{status: c.status}
 			var log bytes.Buffer
-			counted := notified(t, s, []Sink{{Name: "ops", Kind: SinkSlack, URL: "https://hooks.example.com/T0K3N"}}, &log, became("shop", "TRUSTED", "UNTRUSTED"))
+			counted := notified(t, s, []Sink{{Name: "ops", Kind: SinkSlack, URL: "https://hooks.example.com/T0K3N"}}, &log, []Transition{became("shop", "TRUSTED", "UNTRUSTED")})
 			if len(s.got) != c.sends || len(counted) != 1 || counted[0] != c.want {
 				t.Errorf("%d sends, %v", len(s.got), counted)
 			}
@@ -192,5 +264,114 @@ func TestSinksAreFilesOfASecret(t *testing.T) {
 	}
 	if _, err := ReadSinks(dir); err == nil || !strings.Contains(err.Error(), "holds no URL") {
 		t.Error(err)
+	}
+}
+
+// TestWhoeverWatchesNextTellsNothingTwice, forgets nothing that was on its way, and
+// resolves what was told before.
+func TestWhoeverWatchesNextTellsNothingTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &services{}
+		e := &teller{sinks: []Sink{{Name: "ops", Kind: SinkWebhook, URL: "https://ops.example.com"}}, kept: &keptInMemory{}, absent: map[string]bool{}}
+		told := func() string {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			var list []string
+			for _, body := range s.bodies {
+				var n Notice
+				if err := json.Unmarshal([]byte(body), &n); err != nil {
+					t.Error(err)
+				}
+				word := string(n.Status)
+				if n.Resolved {
+					word = "resolved " + word
+				}
+				list = append(list, word)
+			}
+			s.got, s.bodies = nil, nil
+			return strings.Join(list, ", ")
+		}
+		want := func(what, want string) {
+			t.Helper()
+			if got := told(); got != want {
+				t.Errorf("%s: told %q, want %q", what, got, want)
+			}
+		}
+		bad, good := became("shop", "", "UNTRUSTED"), became("shop", "", "TRUSTED")
+		e.run(t, s, func(n *Notifier) {
+			n.Tell(keyOf(bad), bad)
+			n.Tell(keyOf(became("pay", "", "TRUSTED")), became("pay", "", "TRUSTED"))
+			settle(time.Minute)
+			want("the first", "UNTRUSTED")
+		})
+		e.run(t, s, func(n *Notifier) {
+			n.Tell(keyOf(bad), bad)
+			settle(time.Hour)
+			want("the next, as it was", "")
+		})
+		e.run(t, s, func(n *Notifier) {
+			n.Tell(keyOf(good), good)
+			settle(time.Hour)
+			want("the next, as it is well", "resolved TRUSTED")
+		})
+		e.run(t, s, func(n *Notifier) {
+			n.Tell(keyOf(good), good)
+			settle(time.Hour)
+			want("the next, as it is still well", "")
+			s.mu.Lock()
+			s.status = slices.Repeat([]int{503}, 3) // nobody takes it before this one dies
+			s.mu.Unlock()
+			n.Tell(keyOf(bad), bad)
+			settle(12 * time.Second)
+			told()
+		})
+		s.mu.Lock()
+		s.status = nil
+		s.mu.Unlock()
+		e.run(t, s, func(n *Notifier) {
+			n.Tell(keyOf(bad), bad)
+			settle(time.Hour)
+			want("what nobody had taken", "UNTRUSTED")
+			e.runs(keyOf(bad), false)
+			settle(3 * time.Minute)
+			e.runs(keyOf(bad), true) // it was restarted
+			settle(time.Hour)
+			want("restarted", "")
+			e.runs(keyOf(bad), false)
+			settle(10 * time.Minute)
+			want("nothing runs it", "resolved GONE")
+			settle(time.Hour)
+			want("and again", "")
+		})
+		if len(e.kept.saved) != 0 {
+			t.Errorf("kept: %v", e.kept.saved)
+		}
+		if want := "shop >UNTRUSTED, shop UNTRUSTED>TRUSTED, shop >UNTRUSTED, shop >UNTRUSTED, shop UNTRUSTED>GONE"; strings.Join(e.events, ", ") != want {
+			t.Errorf("events: %s", strings.Join(e.events, ", "))
+		}
+		e.kept.away = true
+		e.run(t, s, func(n *Notifier) {
+			n.Tell(keyOf(bad), bad)
+			settle(time.Hour)
+			want("before it is known what was told", "")
+			e.kept.mu.Lock()
+			e.kept.away = false
+			e.kept.mu.Unlock()
+			settle(time.Minute)
+			want("then", "UNTRUSTED")
+		})
+	})
+}
+
+// TestWhatIsKeptFits a ConfigMap, whatever it is called.
+func TestWhatIsKeptFits(t *testing.T) {
+	kept := map[string]Told{}
+	for i := range 20_000 {
+		sum := sha256.Sum256([]byte(fmt.Sprint(i)))
+		kept[rowKey{"ns", hex.EncodeToString(sum[:]) + hex.EncodeToString(sum[:]), hex.EncodeToString(sum[:]), ""}.String()] = Told{"UNTRUSTED", "sha256:" + hex.EncodeToString(sum[:])}
+	}
+	data, err := packTold(kept)
+	if err != nil || len(data) > maxToldBytes || len(data) < maxToldBytes/4 {
+		t.Errorf("%d bytes, %v", len(data), err)
 	}
 }

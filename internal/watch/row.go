@@ -56,23 +56,40 @@ func (w *Watch) tell(r *row) {
 	if before.Status != o.Status {
 		r.known.Since = o.At
 	}
-	if before == r.known {
-		return
-	}
-	if w.options.Memory != nil {
+	if before != r.known && w.options.Memory != nil {
 		w.options.Memory.Keep(r.key.String(), r.known)
 	}
-	if before.Status == o.Status || before.Status == "" && o.Status.success() || r.key.imageID == "" {
+	became := before.Status != o.Status && (before.Status != "" || !o.Status.success())
+	if r.key.imageID == "" || !became && r.found == o.Status {
 		return // of what nobody runs yet nothing is told
 	}
 	t := Transition{
 		Time: o.At, Namespace: r.key.namespace, Image: r.key.image, Digest: r.digest(), From: before.Status, To: o.Status,
 		Reason: o.Reason, Message: o.Message, Policy: o.Policy, Workloads: r.workloads(),
 	}
+	if r.found != o.Status {
+		r.found = o.Status
+		w.options.Found(r.key.String(), t)
+	}
+	if !became {
+		return
+	}
 	if w.options.Memory != nil {
 		w.options.Memory.Add(t)
 	}
 	w.options.Changed(t)
+}
+
+// Runs reports whether anything runs a row, by its key; while not all pods are known
+// anything may.
+func (w *Watch) Runs(key string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.synced {
+		return true
+	}
+	parts := strings.SplitN(key, "\n", 4)
+	return len(parts) == 4 && w.rows[rowKey{parts[0], parts[1], parts[2], parts[3]}] != nil
 }
 
 // digest is what runs, as far as it is known.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,6 +14,9 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
+
+// nodesPatience is how long the nodes are waited for before the pods are followed.
+const nodesPatience = 10 * time.Second
 
 // Source follows the pods of a cluster, and its nodes, and tells a Watch.
 type Source struct {
@@ -24,6 +28,17 @@ type Source struct {
 // NewSource makes a Source; see Run. With namespaces it needs no more rights than to
 // list and watch their pods, and does not know the nodes' platforms.
 func NewSource(config *rest.Config, namespaces []string, w *Watch) (*Source, error) {
+	config = rest.CopyConfig(config)
+	config.ContentType = runtime.ContentTypeProtobuf
+	client, err := coreClient(config)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{client, namespaces, w}, nil
+}
+
+// coreClient speaks of what Kubernetes' core has.
+func coreClient(config *rest.Config) (rest.Interface, error) {
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
 		return nil, err
@@ -32,12 +47,11 @@ func NewSource(config *rest.Config, namespaces []string, w *Watch) (*Source, err
 	config = rest.CopyConfig(config)
 	config.APIPath, config.GroupVersion = "/api", &corev1.SchemeGroupVersion
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	config.ContentType = runtime.ContentTypeProtobuf
 	client, err := rest.RESTClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("reach the API server: %w", err)
 	}
-	return &Source{client, namespaces, w}, nil
+	return client, nil
 }
 
 // Run follows until ctx ends. What fails is tried again, ever less often.
@@ -50,7 +64,14 @@ func (s *Source) Run(ctx context.Context) error {
 		following.Go(func() { reflector.RunWithContext(ctx) })
 	}
 	if len(s.namespaces) == 0 {
-		follow("nodes", metav1.NamespaceAll, &corev1.Node{}, nodes{s.watch})
+		known := make(chan struct{})
+		follow("nodes", metav1.NamespaceAll, &corev1.Node{}, &nodes{watch: s.watch, known: func() { close(known) }})
+		select { // a pod is another image's row where its node's platform is not known
+		case <-known:
+		case <-time.After(nodesPatience):
+		case <-ctx.Done():
+			return nil
+		}
 		follow("pods", metav1.NamespaceAll, &corev1.Pod{}, &pods{watch: s.watch, synced: s.watch.expect(1)})
 		return nil
 	}
@@ -177,10 +198,14 @@ func initialEvents(p *corev1.Pod) map[string]string {
 }
 
 // nodes implements cache.ReflectorStore for the platforms of nodes.
-type nodes struct{ watch *Watch }
+type nodes struct {
+	watch *Watch
+	known func()
+	once  sync.Once
+}
 
 // Add implements cache.ReflectorStore.
-func (n nodes) Add(object any) error {
+func (n *nodes) Add(object any) error {
 	if node, ok := object.(*corev1.Node); ok {
 		info := node.Status.NodeInfo
 		if info.OperatingSystem != "" && info.Architecture != "" {
@@ -191,10 +216,10 @@ func (n nodes) Add(object any) error {
 }
 
 // Update implements cache.ReflectorStore.
-func (n nodes) Update(object any) error { return n.Add(object) }
+func (n *nodes) Update(object any) error { return n.Add(object) }
 
 // Delete implements cache.ReflectorStore.
-func (n nodes) Delete(object any) error {
+func (n *nodes) Delete(object any) error {
 	if node, ok := object.(*corev1.Node); ok {
 		n.watch.deleteNode(node.Name)
 	}
@@ -202,12 +227,13 @@ func (n nodes) Delete(object any) error {
 }
 
 // Replace implements cache.ReflectorStore. A node that is gone takes its pods along.
-func (n nodes) Replace(objects []any, _ string) error {
+func (n *nodes) Replace(objects []any, _ string) error {
 	for _, object := range objects {
 		_ = n.Add(object)
 	}
+	n.once.Do(n.known)
 	return nil
 }
 
 // Resync implements cache.ReflectorStore.
-func (nodes) Resync() error { return nil }
+func (*nodes) Resync() error { return nil }

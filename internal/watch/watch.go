@@ -51,7 +51,10 @@ type Options struct {
 	Memory Memory
 	// Changed is told of what became of images, one after the other; it must be quick.
 	Changed func(Transition)
-	Log     *slog.Logger
+	// Found is told what a row is, when that is first found out and when it is something
+	// else, whatever it was before; it must be quick.
+	Found func(key string, t Transition)
+	Log   *slog.Logger
 }
 
 // Memory keeps what was last known of images, and what became of them. Safe for
@@ -144,6 +147,7 @@ type row struct {
 	checks     map[*check]int
 	containers map[*container]struct{}
 	known      Known
+	found      Status // that was told last; empty: nothing was
 }
 
 // New makes a Watch; see Run.
@@ -165,6 +169,9 @@ func New(o Options) *Watch {
 	}
 	if o.Changed == nil {
 		o.Changed = func(Transition) {}
+	}
+	if o.Found == nil {
+		o.Found = func(string, Transition) {}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)

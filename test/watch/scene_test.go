@@ -183,7 +183,7 @@ func (s *scene) rights(ctx context.Context) error {
 	}
 	var said strings.Builder
 	command := exec.CommandContext(ctx, helm, "template", "countersign", "../../charts/countersign", "--namespace", namespace, "--kube-version", "1.36",
-		"--set", "watch.enabled=true", "--set", "watch.policiesConfigMap=policies", "--show-only", "templates/watch.yaml")
+		"--set", "watch.enabled=true", "--set", "watch.policiesConfigMap=policies", "--set", "watch.notifySecret=notify", "--show-only", "templates/watch.yaml")
 	command.Stderr = &said
 	out, err := command.Output()
 	if err != nil {
@@ -210,7 +210,7 @@ func (s *scene) startWatcher(ctx context.Context) (err error) {
 		return err
 	}
 	if s.watcher, err = binary.Run(ctx, s.executable, "watch", "--config", s.Policies, "--kubeconfig", kubeconfig, "--pod-namespace", namespace,
-		"--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--state", state, "--notify", filepath.Join(s.dir, "notify"), "--allow-loopback", "--log-level=debug"); err != nil {
+		"--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--state", state, "--notify", filepath.Join(s.dir, "notify"), "--reports", "--reports-owner", account, "--events", "--allow-loopback", "--log-level=debug"); err != nil {
 		return err
 	}
 	if err := s.watcher.Ready(ctx); err != nil {

@@ -88,3 +88,16 @@ annotations:
 {{- fail "tls.mode is secret and tls.secretName is empty: name the Secret with tls.crt, tls.key and ca.crt" -}}
 {{- end -}}
 {{- end -}}
+
+{{/* What the watcher does with reports, and with Events on workloads. */}}
+{{- define "countersign.watchReports" -}}
+- {apiGroups: [openreports.io], resources: [reports], verbs: [get, list, create, patch, delete]}
+- {apiGroups: [wgpolicyk8s.io], resources: [policyreports], verbs: [get, list, create, patch, delete]}
+{{- end -}}
+
+{{- define "countersign.watchEvents" -}}
+- {apiGroups: [""], resources: [events], verbs: [create]}
+- {apiGroups: [""], resources: [pods, replicationcontrollers], verbs: [get]}
+- {apiGroups: [apps], resources: [deployments, replicasets, statefulsets, daemonsets], verbs: [get]}
+- {apiGroups: [batch], resources: [jobs, cronjobs], verbs: [get]}
+{{- end -}}

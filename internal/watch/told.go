@@ -1,0 +1,136 @@
+package watch
+
+import (
+	"strings"
+	"time"
+)
+
+// StatusGone is told of an image that nothing runs any more.
+const StatusGone Status = "GONE"
+
+// goneAfter is how long nothing must run an image before that is told: what is
+// restarted comes back sooner.
+const goneAfter = 5 * time.Minute
+
+// Told is what services were told of an image in a namespace that may not run there.
+type Told struct {
+	Status Status `json:"status"`
+	Digest string `json:"digest,omitempty"`
+}
+
+// told knows what services were told, by row, and what is on its way to them, so that
+// nothing is told twice. Not safe for concurrent use.
+type told struct {
+	entries map[string]*toldEntry
+	changed bool // since it was kept
+}
+
+type toldEntry struct {
+	Told
+	saying Status // on its way; empty: nothing is
+	// missing is since when nothing has run it; zero: something does.
+	missing time.Time
+}
+
+func newTold(kept map[string]Told) *told {
+	t := &told{entries: map[string]*toldEntry{}}
+	for key, k := range kept {
+		t.entries[key] = &toldEntry{Told: k}
+	}
+	return t
+}
+
+// last is what was told last or is on its way; empty: nothing, or that all is well.
+func (t *told) last(key string) Status {
+	e := t.entries[key]
+	switch {
+	case e == nil:
+		return ""
+	case e.saying != "":
+		return e.saying
+	default:
+		return e.Status
+	}
+}
+
+// say picks what is news, and notes that it is on its way. Of an image that is well
+// again in one namespace and not in another nothing is told yet.
+func (t *told) say(found map[string]Transition) (news map[string]Transition) {
+	news = map[string]Transition{}
+	for key, f := range found {
+		if last := t.last(key); last == f.To || last == "" && f.To.settled() {
+			continue
+		}
+		if t.entries[key] == nil {
+			t.entries[key] = &toldEntry{}
+		}
+		t.entries[key].saying = f.To
+		if f.Digest != "" {
+			t.entries[key].Digest = f.Digest
+		}
+		f.From, f.Digest = t.entries[key].Status, t.entries[key].Digest
+		news[key] = f
+	}
+	trouble := map[string]bool{}
+	for key, e := range t.entries {
+		if last := t.last(key); !last.settled() {
+			trouble[e.Digest] = true
+		}
+	}
+	for key, f := range news {
+		if f.To.settled() && f.Digest != "" && trouble[f.Digest] {
+			delete(news, key)
+			t.said(key, f.To)
+		}
+	}
+	return news
+}
+
+// said notes that everybody was told who is to be.
+func (t *told) said(key string, status Status) {
+	e := t.entries[key]
+	if e == nil {
+		return
+	}
+	t.changed = true
+	e.Status = status
+	if e.saying == status {
+		e.saying = ""
+	}
+	if e.saying == "" && status.settled() {
+		delete(t.entries, key)
+	}
+}
+
+// gone finds what nothing has run for a while, of those that run or do not.
+func (t *told) gone(now time.Time, runs map[string]bool) map[string]Transition {
+	found := map[string]Transition{}
+	for key, e := range t.entries {
+		switch {
+		case t.last(key).settled():
+		case runs[key]:
+			e.missing = time.Time{}
+		case e.missing.IsZero():
+			e.missing = now
+		case now.Sub(e.missing) >= goneAfter:
+			namespace, rest, _ := strings.Cut(key, "\n")
+			image, _, _ := strings.Cut(rest, "\n")
+			found[key] = Transition{Time: now, Namespace: namespace, Image: image, Digest: e.Digest, To: StatusGone, Message: "nothing runs it any more"}
+		}
+	}
+	return found
+}
+
+// kept is what is to outlive this process: what everybody was told.
+func (t *told) kept() map[string]Told {
+	kept := map[string]Told{}
+	for key, e := range t.entries {
+		if e.Status != "" && !e.Status.settled() {
+			kept[key] = e.Told
+		}
+	}
+	return kept
+}
+
+// settled reports whether nothing is to be done about it.
+func (s Status) settled() bool { return s.success() || s == StatusGone }
