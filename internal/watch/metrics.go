@@ -1,6 +1,8 @@
 package watch
 
 import (
+	"time"
+
 	"github.com/countersign-dev/countersign/internal/telemetry"
 )
 
@@ -22,6 +24,7 @@ func figures() []telemetry.Figure {
 		{Name: "countersign_watch_images", Help: "Digests that run."},
 		{Name: "countersign_watch_drift_images", Help: "Images in namespaces that are not as their pods, their tag or their replicas say.", Labels: []string{"kind"}},
 		{Name: "countersign_watch_ending_images", Help: "Images in namespaces that will not be let run any more within 30 days."},
+		{Name: "countersign_watch_next_end_timestamp_seconds", Help: "When the first image will not be let run any more; 0: none ends."},
 		{
 			Name: "countersign_watch_violation_info", Help: "Workloads that run an image which is neither trusted nor exempt; always 1.",
 			Labels: []string{"namespace", "workload", "status", "reason", "digest"},
@@ -76,11 +79,16 @@ func (w *Watch) show(show func(string, float64, ...string)) {
 		show("countersign_watch_violation_info", 1, v.namespace, v.workload, v.status, v.reason, v.digest)
 	}
 	show("countersign_watch_violations_dropped", float64(dropped))
-	var oldest float64
-	if summary.Oldest != nil {
-		oldest = float64(summary.Oldest.UnixMilli()) / 1000
+	show("countersign_watch_oldest_check_timestamp_seconds", seconds(summary.Oldest))
+	show("countersign_watch_next_end_timestamp_seconds", seconds(summary.NextEnd))
+}
+
+// seconds since 1970; 0: never.
+func seconds(t *time.Time) float64 {
+	if t == nil {
+		return 0
 	}
-	show("countersign_watch_oldest_check_timestamp_seconds", oldest)
+	return float64(t.UnixMilli()) / 1000
 }
 
 func figure(yes bool) float64 {

@@ -85,10 +85,12 @@ type Summary struct {
 	Namespaces map[string]map[Status]int `json:"namespaces"`
 	// Images are digests that run.
 	Images int `json:"images"`
-	// Drift counts images in namespaces by the kinds of drift, zeros included, and
-	// Ending those that will not be let run any more within 30 days.
-	Drift  map[DriftKind]int `json:"drift"`
-	Ending int               `json:"ending"`
+	// Drift counts images in namespaces by the kinds of drift, zeros included; Ending
+	// those that will not be let run any more within 30 days, and NextEnd is when the
+	// first of all will not.
+	Drift   map[DriftKind]int `json:"drift"`
+	Ending  int               `json:"ending"`
+	NextEnd *time.Time        `json:"nextEnd,omitempty"`
 	// Synced says whether all pods are known, and Checked when all their images had
 	// been looked at for the first time.
 	Synced  bool       `json:"synced"`
@@ -133,8 +135,14 @@ func (w *Watch) Summary(allowed func(string) bool) Summary {
 		for _, drift := range r.drift(siblings[reference{key.namespace, key.image}]) {
 			s.Drift[drift.Kind]++
 		}
-		if c := r.worst(); c != nil && !c.outcome.Ends.At.IsZero() && c.outcome.Ends.At.Before(horizon) {
-			s.Ending++
+		if c := r.worst(); c != nil && !c.outcome.Ends.At.IsZero() {
+			at := c.outcome.Ends.At
+			if at.Before(horizon) {
+				s.Ending++
+			}
+			if s.NextEnd == nil || at.Before(*s.NextEnd) {
+				s.NextEnd = &at
+			}
 		}
 		if at := r.known.At; !at.IsZero() && (s.Oldest == nil || at.Before(*s.Oldest)) {
 			s.Oldest = &at

@@ -37,7 +37,7 @@ func variants() map[string][]string {
 		},
 		"all namespaces": {"rbac.objectNamespaces={*}", "rbac.podPullSecrets={*}", "library.enabled=false", "networkPolicy.enabled=false", "replicas=1"},
 		"no rights":      {"rbac.create=false", "watch.enabled=true"},
-		"watching":       {"watch.enabled=true", "compatibility.ratify=true", "rbac.objectNamespaces={*}", "rbac.podPullSecrets={*}", "sharedCache.secretName=shared", "watch.notifySecret=notify", "watch.rules.enabled=true"},
+		"watching":       {"watch.enabled=true", "compatibility.ratify=true", "rbac.objectNamespaces={*}", "rbac.podPullSecrets={*}", "sharedCache.secretName=shared", "watch.notifySecret=notify", "watch.rules.enabled=true", "watch.dashboard.enabled=true"},
 		"watching a few": {"watch.enabled=true", "watch.namespaces={default,kube-public}", "watch.policiesConfigMap=policies", "watch.volume.persistentVolumeClaim.claimName=history"},
 		"ratify": {"compatibility.ratify=true", "serviceAccount.name=ratify-admin", "azureWorkloadIdentity.clientId=00000000-0000-0000-0000-000000000000",
 			"featureFlags.RATIFY_CERT_ROTATION=true", "provider.enableMutation=true", "service.port=6001", "logLevel=debug"},
