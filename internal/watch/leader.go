@@ -21,7 +21,7 @@ const (
 	leaseTime, leaseRenewal, leaseRetry = 15 * time.Second, 10 * time.Second, 2 * time.Second
 	// maxLeasePause is the pause after which an API server that was away is asked again
 	// who leads; it doubles from leaseRetry on.
-	maxLeasePause = time.Minute
+	maxLeasePause = 2 * time.Minute
 )
 
 // Lease is what replicas agree by on which of them watches.
@@ -83,7 +83,7 @@ func Lead(ctx context.Context, config *rest.Config, lease Lease, work func(conte
 	return nil
 }
 
-// patientLock leaves an API server alone that did not answer, ever longer.
+// patientLock leaves an API server alone that does not answer, ever longer.
 type patientLock struct {
 	resourcelock.Interface
 
@@ -94,18 +94,32 @@ type patientLock struct {
 }
 
 // Get implements resourcelock.Interface.
-func (l *patientLock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+func (l *patientLock) Get(ctx context.Context) (record *resourcelock.LeaderElectionRecord, raw []byte, err error) {
+	err = l.ask(func() error {
+		record, raw, err = l.Interface.Get(ctx)
+		return err
+	})
+	return record, raw, err
+}
+
+// Update implements resourcelock.Interface.
+func (l *patientLock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	return l.ask(func() error { return l.Interface.Update(ctx, record) })
+}
+
+// ask asks unless the API server is left alone.
+func (l *patientLock) ask(question func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil && time.Now().Before(l.until) {
-		return nil, nil, l.err
+		return l.err
 	}
-	record, raw, err := l.Interface.Get(ctx)
-	if err == nil || apierrors.IsNotFound(err) {
+	err := question()
+	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		l.err, l.pause = nil, 0
-		return record, raw, err
+		return err
 	}
 	l.pause = min(max(2*l.pause, leaseRetry), maxLeasePause)
 	l.err, l.until = err, time.Now().Add(l.pause)
-	return nil, nil, err
+	return err
 }

@@ -153,12 +153,16 @@ func (n *Notifier) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-n.wake:
+			n.keep(ctx) // what has arrived
 		case <-sweep.C:
 			n.sweep()
 			continue
 		case <-ctx.Done():
 			n.keep(context.WithoutCancel(ctx))
 			return nil
+		}
+		if !n.anythingFound() {
+			continue
 		}
 		select { // what belongs together comes together
 		case <-time.After(gather):
@@ -167,8 +171,13 @@ func (n *Notifier) Run(ctx context.Context) error {
 			return nil
 		}
 		n.say(queues)
-		n.keep(ctx)
 	}
+}
+
+func (n *Notifier) anythingFound() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.found) > 0
 }
 
 // remember reads what is kept: before it is known nothing is told.

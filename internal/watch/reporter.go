@@ -129,7 +129,7 @@ func (r *Reporter) ask(ctx context.Context) error {
 	var found []reportKind
 	for _, kind := range reportKinds() {
 		var list metav1.APIResourceList
-		data, err := r.client.Get().AbsPath("/apis/" + kind.Group + "/" + kind.Version).Do(ctx).Raw()
+		data, err := r.get("/apis/" + kind.Group + "/" + kind.Version).Do(ctx).Raw()
 		if apierrors.IsNotFound(err) {
 			continue
 		}
@@ -198,7 +198,7 @@ func (r *Reporter) list(ctx context.Context, kind reportKind) (map[string]string
 	}
 	versions := map[string]string{}
 	for _, namespace := range namespaces {
-		data, err := r.client.Get().AbsPath(kind.path(namespace)).Param("labelSelector", managedBy+"="+ReportName).
+		data, err := r.get(kind.path(namespace)).Param("labelSelector", managedBy+"="+ReportName).
 			SetHeader("Accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1").Do(ctx).Raw()
 		if err != nil {
 			return nil, fmt.Errorf("list reports: %w", err)
@@ -215,6 +215,9 @@ func (r *Reporter) list(ctx context.Context, kind reportKind) (map[string]string
 	}
 	return versions, nil
 }
+
+// get asks once: who fails asks again with the next comparison.
+func (r *Reporter) get(path string) *rest.Request { return r.client.Get().AbsPath(path).MaxRetries(0) }
 
 // path of a namespace's reports, or with none of all.
 func (k reportKind) path(namespace string, name ...string) string {
@@ -289,7 +292,7 @@ func (r *Reporter) ownerIn(ctx context.Context, namespace string) *reportOwner {
 	if known := r.owners[path]; known != nil {
 		return known
 	}
-	data, err := r.client.Get().AbsPath(path).SetHeader("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").Do(ctx).Raw()
+	data, err := r.get(path).SetHeader("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").Do(ctx).Raw()
 	var object metav1.PartialObjectMetadata
 	if err != nil || json.Unmarshal(data, &object) != nil || object.UID == "" {
 		return nil

@@ -8,9 +8,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/wait"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 )
@@ -59,8 +60,9 @@ func (s *Source) Run(ctx context.Context) error {
 	var following sync.WaitGroup
 	defer following.Wait()
 	follow := func(resource, namespace string, kind runtime.Object, into cache.ReflectorStore) {
-		from := cache.NewListWatchFromClient(s.client, resource, namespace, fields.Everything())
-		reflector := cache.NewReflectorWithOptions(from, kind, into, cache.ReflectorOptions{Name: resource})
+		reflector := cache.NewReflectorWithOptions(s.listWatch(resource, namespace), kind, into, cache.ReflectorOptions{Name: resource, Backoff: &wait.Backoff{
+			Duration: 2 * time.Second, Cap: 30 * time.Second, Steps: 15, Factor: 2, Jitter: 0.2,
+		}})
 		following.Go(func() { reflector.RunWithContext(ctx) })
 	}
 	if len(s.namespaces) == 0 {
@@ -80,6 +82,22 @@ func (s *Source) Run(ctx context.Context) error {
 		follow("pods", namespace, &corev1.Pod{}, &pods{watch: s.watch, namespace: namespace, synced: synced})
 	}
 	return nil
+}
+
+// listWatch asks once: how soon to ask again is the reflector's to say.
+func (s *Source) listWatch(resource, namespace string) *cache.ListWatch {
+	ask := func(options *metav1.ListOptions) *rest.Request {
+		return s.client.Get().Namespace(namespace).Resource(resource).VersionedParams(options, metav1.ParameterCodec).MaxRetries(0)
+	}
+	return &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			return ask(&options).Do(ctx).Get()
+		},
+		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (apiwatch.Interface, error) {
+			options.Watch = true
+			return ask(&options).Watch(ctx)
+		},
+	}
 }
 
 // expect is told by each of so many sources when it has given what there is.
