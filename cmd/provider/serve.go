@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/countersign-dev/countersign/internal/admission"
 	"github.com/countersign-dev/countersign/internal/cluster"
 	"github.com/countersign-dev/countersign/internal/provider"
 	"github.com/countersign-dev/countersign/internal/telemetry"
@@ -147,6 +148,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	record := admission.NewRecord()
 	server, err := provider.New(provider.Options{
 		Select:          func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return app.Snapshot().For(r) },
 		Snapshot:        func() any { return app.Snapshot() },
@@ -156,6 +158,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 		Traces:          traces,
 		Decisions:       decisions.logger(),
 		DecisionRepeats: o.decisions.repeats,
+		Answered:        record.Add,
 		VerifyTimeout:   o.verifyTimeout,
 		MutateTimeout:   o.mutateTimeout,
 		RatifyMetrics:   o.cluster.ratify,
@@ -172,7 +175,10 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 		}
 		defer func() { _ = listeners[i].Close() }()
 	}
-	health, figures := provider.PlainServer(server.Health()), provider.PlainServer(metrics.Handler())
+	shown := http.NewServeMux() // what a neighbour may read
+	shown.Handle("/", metrics.Handler())
+	shown.Handle("GET /answered", record)
+	health, figures := provider.PlainServer(server.Health()), provider.PlainServer(shown)
 
 	log.Info("listening", slog.String("provider", listeners[0].Addr().String()), slog.String("health", listeners[1].Addr().String()),
 		slog.String("metrics", listeners[2].Addr().String()), slog.String("version", buildVersion()))

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/countersign-dev/countersign/internal/admission"
 	"github.com/countersign-dev/countersign/internal/cluster"
 	"github.com/countersign-dev/countersign/internal/provider"
 	"github.com/countersign-dev/countersign/internal/telemetry"
@@ -30,7 +31,7 @@ type watchOptions struct {
 	allowLoopback                              bool
 	vaultCache, contentCache, sharedCache      string
 	contentCacheSize                           int64
-	state, notify, owner                       string
+	state, notify, owner, admission            string
 	reports, events                            bool
 	namespaces                                 []string
 	interval                                   time.Duration
@@ -66,6 +67,7 @@ func watchCommand() *cobra.Command {
 	flags.StringVar(&o.notify, "notify", "", "a directory, as a Secret is mounted, with the services to tell what became of images: NAME.slack, .teams, .webhook, .cloudevents or .alertmanager with a URL each; empty: none")
 	flags.BoolVar(&o.reports, "reports", false, "write in each namespace a report of what runs there and should not: openreports.io, else wgpolicyk8s.io, where the cluster has one of them")
 	flags.StringVar(&o.owner, "reports-owner", "", "the ClusterRole that reports belong to, so that they go with it; with --namespaces the Role NAME-pods of each; empty: none")
+	flags.StringVar(&o.admission, "admission", "", "where the provider's replicas show what they were asked, beside their metrics: a host that has the addresses of all; empty: nobody knows what runs without")
 	flags.BoolVar(&o.events, "events", false, "write an Event on a workload when its image has become something else, one an hour at most")
 	flags.StringSliceVar(&o.namespaces, "namespaces", nil, "watch these only, with no rights elsewhere; empty: all")
 	flags.DurationVar(&o.interval, "interval", time.Hour, "how often an image is looked at again, a fifth sooner or later")
@@ -213,11 +215,18 @@ func (w *watcher) lead(ctx context.Context, serving *atomic.Pointer[http.Handler
 	if err != nil {
 		return err
 	}
+	asked, err := w.admission(history)
+	if err != nil {
+		return err
+	}
+	if asked != nil {
+		parts = append(parts, asked.Run)
+	}
 	var notifier *watch.Notifier // nil: nobody is told anything
 	current := watch.New(watch.Options{
 		Select:   func(r verifier.Request) (*verifier.Chain, verifier.Verdict) { return w.app.Snapshot().For(r) },
 		Snapshot: func() any { return w.app.Snapshot() },
-		Interval: o.interval, Parallel: o.parallel, Rate: o.rate, Memory: memory, Log: w.log,
+		Interval: o.interval, Parallel: o.parallel, Rate: o.rate, Memory: memory, Admission: asked, Log: w.log,
 		Changed: func(t watch.Transition) {
 			w.log.Info("became", slog.String("namespace", t.Namespace), slog.String("image", t.Image), slog.String("digest", t.Digest),
 				slog.String("from", string(t.From)), slog.String("to", string(t.To)), slog.String("reason", string(t.Reason)), slog.String("message", t.Message))
@@ -254,6 +263,22 @@ func (w *watcher) lead(ctx context.Context, serving *atomic.Pointer[http.Handler
 		group.Go(func() error { return run(running) })
 	}
 	return group.Wait()
+}
+
+// admission follows what the provider is asked; nil: nobody says where it is.
+func (w *watcher) admission(history *watch.History) (*admission.Watcher, error) {
+	if w.options.admission == "" {
+		return nil, nil
+	}
+	var kept admission.Memory
+	if history != nil {
+		kept = history
+	}
+	asked, err := admission.NewWatcher(w.options.admission, kept, w.log)
+	if err != nil {
+		return nil, fmt.Errorf("--admission: %w", err)
+	}
+	return asked, nil
 }
 
 // tellers tell others what becomes of images: services, workloads, reports.

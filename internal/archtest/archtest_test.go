@@ -23,6 +23,7 @@ const module = "github.com/countersign-dev/countersign/"
 // remember and share work, and neither may import the other.
 var rooms = map[string][]string{
 	"api/v1beta1":                {},
+	"internal/admission":         {},
 	"internal/archtest":          {},
 	"internal/cache":             {},
 	"internal/flight":            {},
@@ -37,7 +38,7 @@ var rooms = map[string][]string{
 	"internal/config":            {"api/v1beta1", "internal/cache", "internal/azure", "internal/verifier", "internal/verifier/notation", "internal/verifier/sigstore", "internal/store", "internal/store/auth", "internal/trust", "internal/ratify", "internal/statefile"},
 	"internal/provider":          {"internal/verifier", "internal/cache", "internal/telemetry"},
 	"internal/cluster":           {"internal/config", "internal/ratify", "api/v1beta1", "internal/verifier", "internal/telemetry"},
-	"internal/watch":             {"internal/verifier", "internal/telemetry", "internal/cache"},
+	"internal/watch":             {"internal/verifier", "internal/telemetry", "internal/cache", "internal/admission"},
 	"internal/telemetry":         {},
 	"internal/ratify":            {"api/v1beta1"},
 	"cmd/provider":               nil, // wires: may import every room

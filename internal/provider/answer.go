@@ -94,6 +94,9 @@ func (s *Server) verify(ctx context.Context, key string) answer {
 		}
 	}
 	a.verdict = verdict
+	if d := verdict.Digest(); d != "" && s.options.Answered != nil {
+		s.options.Answered(d)
+	}
 	if verdict.Status() == "" {
 		a.undecided = &verifier.Error{Reason: verifier.ReasonInternal, Message: "there is no verdict", Remedy: "Report this with the trace id"}
 	}

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/countersign-dev/countersign/internal/telemetry"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
@@ -63,6 +65,9 @@ type Options struct {
 	// DecisionRepeats of the others; nil: nobody does. 0 of DecisionRepeats is none.
 	Decisions       *slog.Logger
 	DecisionRepeats uint64
+	// Answered is told of each digest that a verdict was given about; nil: nobody is. Safe
+	// for concurrent use.
+	Answered func(digest.Digest)
 	// Metrics to add the door's to; its own when nil.
 	Metrics *telemetry.Metrics
 	// Random makes trace ids; crypto/rand when nil. Safe for concurrent use.

@@ -142,7 +142,7 @@ func (w *Watch) bind(c *container) {
 		found = &check{key: key, running: r, rows: map[*row]int{}, index: -1}
 		w.checks[key] = found
 		if before := c.check; before != nil { // policies have changed, and tags have not
-			found.drift, found.driftDue = before.drift, before.driftDue
+			found.drift, found.sameImage, found.driftDue = before.drift, before.sameImage, before.driftDue
 		}
 		if key.chain != nil {
 			// The first look may use what is remembered: what policies have changed for
@@ -152,7 +152,11 @@ func (w *Watch) bind(c *container) {
 	}
 	if key.chain == nil && found.index < 0 { // new, or it has ended and is the same again
 		found.outcome, found.verdict = outcome, outcome
-		w.schedule(found, later(outcome.Until, time.Now().Add(soonest)), false)
+		due := time.Now().Add(w.interval()) // it says when it was looked at
+		if outcome.Until.After(time.Now()) && outcome.Until.Before(due) {
+			due = later(outcome.Until, time.Now().Add(soonest))
+		}
+		w.schedule(found, due, false)
 	}
 	c.row, c.check = in, found
 	found.rows[in]++

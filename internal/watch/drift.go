@@ -39,30 +39,30 @@ type Drift struct {
 }
 
 // drifted compares what runs with what its reference names now: nil where they are
-// one image, by the digests of an index, a manifest or a config.
-func drifted(ctx context.Context, c chain, r running) (*Drift, error) {
+// one image, with the digests by which it is named: an index, a manifest, a config.
+func drifted(ctx context.Context, c chain, r running) (drift *Drift, same []digest.Digest, err error) {
 	named := r.named.Digest
-	if r.digest == "" || named == r.digest {
-		return nil, nil
+	if r.digest == "" {
+		return nil, nil, nil
 	}
 	if named == "" {
 		subject, err := c.Resolve(ctx, r.named)
 		if err != nil {
 			if verifier.AsError(err).Reason == verifier.ReasonImageNotFound {
-				return &Drift{DriftTag, fmt.Sprintf("%s names nothing any more; the node runs %s", r.named, r.digest)}, nil
+				return &Drift{DriftTag, fmt.Sprintf("%s names nothing any more; the node runs %s", r.named, r.digest)}, nil, nil
 			}
-			return nil, err
+			return nil, nil, err
 		}
 		named = subject.Digest
 	}
 	known, err := knownBy(ctx, c, r, named)
 	if err != nil || len(known) > 0 {
-		return nil, err
+		return nil, known, err
 	}
 	if r.named.Digest != "" {
-		return &Drift{DriftDigest, fmt.Sprintf("the pod names %s, and the node says that it runs %s", named, r.digest)}, nil
+		return &Drift{DriftDigest, fmt.Sprintf("the pod names %s, and the node says that it runs %s", named, r.digest)}, nil, nil
 	}
-	return &Drift{DriftTag, fmt.Sprintf("%s names %s now, and the node runs %s", r.named, named, r.digest)}, nil
+	return &Drift{DriftTag, fmt.Sprintf("%s names %s now, and the node runs %s", r.named, named, r.digest)}, nil, nil
 }
 
 // lookForDrift does so when it is time. What fails leaves what was known.
@@ -73,24 +73,28 @@ func (w *Watch) lookForDrift(ctx context.Context, c *check) {
 	if !due {
 		return
 	}
-	drift, err := drifted(ctx, c.key.chain, c.running)
+	drift, same, err := drifted(ctx, c.key.chain, c.running)
 	if err != nil {
 		return // the next look tries again
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	c.drift, c.driftDue = drift, time.Now().Add(w.spread(w.options.DriftInterval))
+	c.drift, c.sameImage, c.driftDue = drift, same, time.Now().Add(w.spread(w.options.DriftInterval))
 }
 
 // drift is all that is known of a row; siblings are the rows of its namespace with the
 // same reference.
-func (r *row) drift(siblings []*row) []Drift {
+func (r *row) drift(siblings []*row, admission Admission) []Drift {
 	var list []Drift
 	for c := range r.checks {
 		if c.drift != nil {
 			list = append(list, *c.drift)
-			break // all of a row's checks are for the same reference, digest and platform
+		} else if admission != nil {
+			if pod, never := r.neverAdmitted(c, admission); never {
+				list = append(list, Drift{DriftAdmission, "admission was never asked about " + c.running.digest.String() + ", which pod " + pod + " runs: its tag has moved meanwhile, or nobody asks about its namespace"})
+			}
 		}
+		break // all of a row's checks are for the same reference, digest and platform
 	}
 	for _, other := range siblings {
 		if other == r || other.sameImage(r) {
@@ -102,6 +106,20 @@ func (r *row) drift(siblings []*row) []Drift {
 		}
 	}
 	return list
+}
+
+// neverAdmitted finds a pod for whose image admission was never asked, by any digest by
+// which it is known. Of what no policy has verified nobody knows the digest.
+func (r *row) neverAdmitted(c *check, admission Admission) (pod string, never bool) {
+	if c.key.chain == nil || len(c.sameImage) == 0 {
+		return "", false
+	}
+	for container := range r.containers {
+		if name := container.pod.name; admission.Never(container.pod.created, c.sameImage...) && (!never || name < pod) {
+			pod, never = name, true
+		}
+	}
+	return pod, never
 }
 
 // sameImage reports whether two rows of one reference are the same image, or may be:

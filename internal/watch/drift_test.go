@@ -42,7 +42,7 @@ func TestWhatRunsIsHeldToWhatItsReferenceNames(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			drift, err := drifted(context.Background(), trusting(registry(test.tag, nil, nil)), r)
+			drift, same, err := drifted(context.Background(), trusting(registry(test.tag, nil, nil)), r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -50,8 +50,8 @@ func TestWhatRunsIsHeldToWhatItsReferenceNames(t *testing.T) {
 			if drift != nil {
 				got = drift.Kind
 			}
-			if got != test.want {
-				t.Errorf("%+v, want %q", drift, test.want)
+			if got != test.want || (len(same) > 0) != (test.want == "" && test.imageID != "") {
+				t.Errorf("%+v, %v, want %q", drift, same, test.want)
 			}
 		})
 	}

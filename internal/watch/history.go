@@ -23,7 +23,12 @@ const (
 	flushEvery, pruneEvery = time.Second, time.Hour
 )
 
-var knownBucket, transitionsBucket = []byte("known"), []byte("transitions")
+var (
+	knownBucket, transitionsBucket = []byte("known"), []byte("transitions")
+	// admissionBucket has the digests that admission was asked about, and admissionState
+	// in it since when that is known.
+	admissionBucket, admissionState = []byte("admission"), []byte("state")
+)
 
 // History keeps in a file what was last known of images, and for 90 days what became
 // of them. It implements Memory: writes go to disk behind, within a second. Safe for
@@ -47,7 +52,8 @@ func OpenHistory(path string, log *slog.Logger) (*History, error) {
 		err = db.Update(func(tx *bbolt.Tx) error {
 			_, err := tx.CreateBucketIfNotExists(knownBucket)
 			_, other := tx.CreateBucketIfNotExists(transitionsBucket)
-			return errors.Join(err, other)
+			_, third := tx.CreateBucketIfNotExists(admissionBucket)
+			return errors.Join(err, other, third)
 		})
 	}
 	if err != nil {

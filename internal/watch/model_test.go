@@ -58,7 +58,7 @@ func (sc *scene) shows() []string {
 func TestThePageIsTheTruth(t *testing.T) {
 	const steps = 1500
 	synctest.Test(t, func(t *testing.T) {
-		random := rand.New(rand.NewPCG(20261121, 7)) //nolint:gosec // G404: the same each time
+		random := rand.New(rand.NewPCG(20261121, 7))
 		store := registry(indexDigest, []digest.Digest{indexDigest}, nil)
 		sc := newScene(t, store)
 		digests := []digest.Digest{indexDigest, amd64, arm64, moved}

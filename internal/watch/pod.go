@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -33,6 +34,7 @@ type pod struct {
 	uid             types.UID
 	namespace, name string
 	node, account   string
+	created         time.Time
 	secrets         []string // pull secrets
 	workload        Workload
 	containers      []*container
@@ -58,7 +60,7 @@ func podOf(p *corev1.Pod) *pod {
 		return nil
 	}
 	trimmed := &pod{
-		uid: p.UID, namespace: p.Namespace, name: p.Name, node: p.Spec.NodeName, account: p.Spec.ServiceAccountName,
+		uid: p.UID, namespace: p.Namespace, name: p.Name, node: p.Spec.NodeName, account: p.Spec.ServiceAccountName, created: p.CreationTimestamp.Time,
 		workload: workloadOf(p),
 	}
 	for _, secret := range p.Spec.ImagePullSecrets {

@@ -173,7 +173,7 @@ func (p *pods) Resync() error { return nil }
 // trim leaves what podOf reads.
 func trim(p *corev1.Pod) *corev1.Pod {
 	t := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{UID: p.UID, Namespace: p.Namespace, Name: p.Name, OwnerReferences: p.OwnerReferences, ResourceVersion: p.ResourceVersion, Annotations: initialEvents(p)},
+		ObjectMeta: metav1.ObjectMeta{UID: p.UID, Namespace: p.Namespace, Name: p.Name, CreationTimestamp: p.CreationTimestamp, OwnerReferences: p.OwnerReferences, ResourceVersion: p.ResourceVersion, Annotations: initialEvents(p)},
 		Spec:       corev1.PodSpec{NodeName: p.Spec.NodeName, ServiceAccountName: p.Spec.ServiceAccountName, ImagePullSecrets: p.Spec.ImagePullSecrets},
 		Status:     corev1.PodStatus{Phase: p.Status.Phase},
 	}

@@ -132,7 +132,7 @@ func (w *Watch) Summary(allowed func(string) bool) Summary {
 		if d := r.digest(); d != "" {
 			images[d] = true
 		}
-		for _, drift := range r.drift(siblings[reference{key.namespace, key.image}]) {
+		for _, drift := range r.drift(siblings[reference{key.namespace, key.image}], w.options.Admission) {
 			s.Drift[drift.Kind]++
 		}
 		if c := r.worst(); c != nil && !c.outcome.Ends.At.IsZero() {
@@ -168,7 +168,7 @@ func (w *Watch) Rows(f Filter) []Row {
 			continue
 		}
 		row := r.shown(status)
-		row.Drift = r.drift(siblings[reference{key.namespace, key.image}])
+		row.Drift = r.drift(siblings[reference{key.namespace, key.image}], w.options.Admission)
 		if len(f.Drifts) > 0 && !slices.ContainsFunc(row.Drift, func(d Drift) bool { return slices.Contains(f.Drifts, d.Kind) }) {
 			continue
 		}

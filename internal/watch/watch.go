@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/countersign-dev/countersign/internal/verifier"
@@ -47,6 +48,8 @@ type Options struct {
 	Rate float64
 	// Jitter gives numbers in [0, 1): math/rand.
 	Jitter func() float64
+	// Admission knows what admission was asked about; nil: nobody does.
+	Admission Admission
 	// Memory keeps what was known over a restart; nil: nothing does.
 	Memory Memory
 	// Changed is told of what became of images, one after the other; it must be quick.
@@ -55,6 +58,12 @@ type Options struct {
 	// else, whatever it was before; it must be quick.
 	Found func(key string, t Transition)
 	Log   *slog.Logger
+}
+
+// Admission reports that admission was never asked about a pod's digests, as far as that
+// can be known. Safe for concurrent use.
+type Admission interface {
+	Never(created time.Time, digests ...digest.Digest) bool
 }
 
 // Memory keeps what was last known of images, and what became of them. Safe for
@@ -127,11 +136,13 @@ type check struct {
 	trouble  Outcome // why looking failed since, if it did
 	failures int
 	due      time.Time
-	drift    *Drift    // from what the reference names
-	driftDue time.Time // when that is looked at again
-	index    int       // in the queue; -1: in nobody's
-	afresh   bool      // whether the next look is past what is remembered
-	gone     bool
+	drift    *Drift // from what the reference names
+	// sameImage are the digests by which its reference names it; none: it was not looked.
+	sameImage []digest.Digest
+	driftDue  time.Time // when that is looked at again
+	index     int       // in the queue; -1: in nobody's
+	afresh    bool      // whether the next look is past what is remembered
+	gone      bool
 }
 
 // rowKey names an image in a namespace.
@@ -273,9 +284,6 @@ func (w *Watch) allLookedAt() bool {
 
 // schedule puts a check into the queue. The caller holds mu.
 func (w *Watch) schedule(c *check, due time.Time, afresh bool) {
-	if c.key.chain == nil && c.outcome.Until.IsZero() {
-		return // nothing about it changes but policies
-	}
 	c.due, c.afresh = due, afresh
 	if c.index >= 0 {
 		heap.Fix(&w.queue, c.index)

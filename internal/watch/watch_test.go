@@ -297,6 +297,31 @@ func TestAnExemptionEnds(t *testing.T) {
 	})
 }
 
+// TestNothingGetsOld: what needs no registry is looked at every hour as well, so that
+// nobody is told of an old look.
+func TestNothingGetsOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sc := newScene(t, registry(indexDigest, []digest.Digest{indexDigest}, nil))
+		sc.options.Select = func(r verifier.Request) (*verifier.Chain, verifier.Verdict) {
+			if r.Namespace == "shop" {
+				return sc.chain, verifier.Verdict{}
+			}
+			return nil, verifier.Refuse(r.Image.String(), &verifier.Error{Reason: verifier.ReasonPolicyNotFound, Message: "no policy"})
+		}
+		sc.run(t, func() {
+			strange := podRunning("shop", "strange", indexDigest)
+			strange.Status.ContainerStatuses[0].ImageID = "no digest"
+			sc.add(podRunning("shop", "cart", indexDigest), podRunning("elsewhere", "cart", indexDigest), strange)
+			for range 12 {
+				settle(time.Hour)
+				if oldest := sc.Summary(nil).Oldest; oldest == nil || time.Since(*oldest) > 61*time.Minute {
+					t.Fatalf("the oldest look is of %v", oldest)
+				}
+			}
+		})
+	})
+}
+
 // TestEveryUseOfAnImageIsSeen, whatever the pod is called and whatever it is up to.
 func TestEveryUseOfAnImageIsSeen(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways

@@ -200,6 +200,9 @@ func (s *Server) VerifyURL() string { return "https://" + s.Provider + "/v1/veri
 // MutateURL is what a Provider object says for mutation.
 func (s *Server) MutateURL() string { return "https://" + s.Provider + "/v1/mutate" }
 
+// PID of the process.
+func (s *Server) PID() int { return s.command.Process.Pid }
+
 // Log is what the process has logged so far.
 func (s *Server) Log() string { return s.log.String() }
 

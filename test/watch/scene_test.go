@@ -26,6 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/countersign-dev/countersign/internal/admission"
 	"github.com/countersign-dev/countersign/internal/store/registrytest"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
 	"github.com/countersign-dev/countersign/test/binary"
@@ -58,6 +59,9 @@ type scene struct {
 	executable, dir string
 	watcher         *binary.Server
 	told            told
+	// record is what the provider would show of what it was asked.
+	record      *admission.Record
+	recordShown *httptest.Server
 }
 
 // told is a webhook that keeps what it was sent.
@@ -141,6 +145,8 @@ func (s *scene) start(ctx context.Context) (err error) {
 		return err
 	}
 	s.told.start()
+	s.record = admission.NewRecord()
+	s.recordShown = httptest.NewServer(s.record)
 	notify := filepath.Join(s.dir, "notify")
 	if err := errors.Join(os.Mkdir(notify, 0o700), os.WriteFile(filepath.Join(notify, "test.webhook"), []byte(s.told.server.URL), 0o600),
 		os.WriteFile(filepath.Join(notify, "test.secret"), []byte("hunter2"), 0o600)); err != nil {
@@ -210,7 +216,7 @@ func (s *scene) startWatcher(ctx context.Context) (err error) {
 		return err
 	}
 	if s.watcher, err = binary.Run(ctx, s.executable, "watch", "--config", s.Policies, "--kubeconfig", kubeconfig, "--pod-namespace", namespace,
-		"--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--state", state, "--notify", filepath.Join(s.dir, "notify"), "--reports", "--reports-owner", account, "--events", "--allow-loopback", "--log-level=debug"); err != nil {
+		"--listen=127.0.0.1:0", "--health-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", "--state", state, "--notify", filepath.Join(s.dir, "notify"), "--reports", "--reports-owner", account, "--events", "--admission", s.recordShown.URL, "--allow-loopback", "--log-level=debug"); err != nil {
 		return err
 	}
 	if err := s.watcher.Ready(ctx); err != nil {
@@ -231,6 +237,7 @@ func (s *scene) stop() {
 	}
 	if s.told.server != nil {
 		s.told.server.Close()
+		s.recordShown.Close()
 	}
 }
 
@@ -328,6 +335,11 @@ func (s *scene) get(ctx context.Context, token, path string, into any) (status i
 }
 
 func eventually(t *testing.T, condition func(context.Context) error) {
+	t.Helper()
+	eventuallyWithin(t, patience, condition)
+}
+
+func eventuallyWithin(t *testing.T, patience time.Duration, condition func(context.Context) error) {
 	t.Helper()
 	must(t, cluster.Eventually(t.Context(), patience, condition))
 }

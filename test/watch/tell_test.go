@@ -103,8 +103,11 @@ func TestWhatShouldNotRunIsReported(t *testing.T) {
 		t.Errorf("%d results, %d bytes, %v", len(results), len(data), r.GetAnnotations())
 	}
 	t.Logf("%d bytes; the first result: %v", len(data), results[0])
-	well, err := s.report(t.Context(), "openreports.io/v1alpha1", "Report", "reported-well")
-	must(t, err)
+	var well *unstructured.Unstructured
+	eventually(t, func(ctx context.Context) (err error) {
+		well, err = s.report(ctx, "openreports.io/v1alpha1", "Report", "reported-well")
+		return err
+	})
 	if pass, _, _ := unstructured.NestedInt64(well.Object, "summary", "pass"); pass != 1 || well.Object["results"] != nil {
 		t.Errorf("%v", well.Object)
 	}
@@ -304,4 +307,44 @@ func TestDriftAndWhatEnds(t *testing.T) {
 	if _, _, err := s.get(t.Context(), viewer, "/api/v1/forecast?days=9", &none); err != nil || len(none.Items) != 0 {
 		t.Errorf("%v, %v", none, err)
 	}
+}
+
+// TestWhatAdmissionWasNeverAskedAbout shows, and what it was asked about does not.
+func TestWhatAdmissionWasNeverAskedAbout(t *testing.T) {
+	s := in(t, "admitted")
+	viewer := s.reader(t, "admitted-viewer", "admitted")
+	s.push(t, "admitted/asked:1", true)
+	s.push(t, "admitted/slipped:1", true)
+	s.record.Add(s.Digest("admitted/asked:1"))
+	want := "asked, slipped never-admitted"
+	n := 0
+	eventuallyWithin(t, 3*time.Minute, func(ctx context.Context) error {
+		// A pod that was created before the watcher looked first says nothing: another.
+		if n++; n%100 == 1 {
+			for _, name := range []string{"asked", "slipped"} {
+				s.pod(t, "admitted", fmt.Sprint(name, "-", n), "admitted/"+name+":1")
+			}
+		}
+		var page struct {
+			Items []struct {
+				Image string
+				Drift []struct{ Kind, Message string }
+			}
+		}
+		if code, _, err := s.get(ctx, viewer, "/api/v1/results", &page); err != nil || code != http.StatusOK {
+			return fmt.Errorf("%d: %w", code, err)
+		}
+		var got []string
+		for _, row := range page.Items {
+			line := strings.TrimSuffix(strings.TrimPrefix(row.Image, s.Name("admitted/")), ":1")
+			for _, d := range row.Drift {
+				line += " " + d.Kind
+			}
+			got = append(got, line)
+		}
+		if strings.Join(got, ", ") != want {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
 }
