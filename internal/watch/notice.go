@@ -15,7 +15,7 @@ import (
 )
 
 // Notice is what became of an image, in all namespaces in which it did at about the
-// same time.
+// same time; or that images of a registry, which Image names then, cannot be verified.
 type Notice struct {
 	// Key is the same for a notice and the one that resolves it, whoever sends them.
 	Key string `json:"key"`
@@ -30,6 +30,8 @@ type Notice struct {
 	Policy   string          `json:"policy,omitempty"`
 	Time     time.Time       `json:"time"`
 	Where    []Where         `json:"where"`
+
+	rows map[string]Status // that it is about, with what they become
 }
 
 // Where is a namespace with the workloads that use an image.
@@ -38,31 +40,65 @@ type Where struct {
 	Workloads []Workload `json:"workloads"`
 }
 
-// notices groups transitions by image and what it became, in their order.
-func notices(transitions []Transition) []Notice {
+// notices groups what became of rows by image and what it became, in the order of
+// their keys; what cannot be verified by its registry.
+func notices(keys []string, became map[string]Transition) []Notice {
 	var list []Notice
 	index := map[string]int{}
-	for _, t := range transitions {
-		of := cmp.Or(t.Digest, t.Image)
+	for _, key := range keys {
+		t := became[key]
+		of := about(key, t.To, t.Digest)
 		group := of + " " + string(t.To)
 		i, there := index[group]
 		if !there {
-			sum := sha256.Sum256([]byte(of))
 			i = len(list)
 			index[group] = i
 			list = append(list, Notice{
-				Key: hex.EncodeToString(sum[:8]), Resolved: t.To.settled(), Image: t.Image, Digest: t.Digest, Status: t.To, Previous: t.From,
-				Reason: t.Reason, Message: t.Message, Policy: t.Policy, Time: t.Time,
+				Key: noticeKey(of), Resolved: t.To.settled(), Image: t.Image, Digest: t.Digest, Status: t.To, Previous: t.From,
+				Reason: t.Reason, Message: t.Message, Policy: t.Policy, Time: t.Time, rows: map[string]Status{},
 			})
+			if t.To == StatusError {
+				list[i].Image, list[i].Digest = of, ""
+			}
 		}
-		if !slices.ContainsFunc(list[i].Where, func(w Where) bool { return w.Namespace == t.Namespace }) { // by another name, or on another platform
-			list[i].Where = append(list[i].Where, Where{t.Namespace, t.Workloads})
-		}
+		list[i].rows[key] = t.To
+		list[i].add(t)
 	}
 	for i := range list {
 		slices.SortFunc(list[i].Where, func(a, b Where) int { return strings.Compare(a.Namespace, b.Namespace) })
 	}
 	return list
+}
+
+// add names where another row is; of a namespace that is named already its workloads.
+func (n *Notice) add(t Transition) {
+	i := slices.IndexFunc(n.Where, func(w Where) bool { return w.Namespace == t.Namespace })
+	if i < 0 {
+		n.Where = append(n.Where, Where{t.Namespace, slices.Clone(t.Workloads)})
+		return
+	}
+	for _, workload := range t.Workloads {
+		if w := &n.Where[i]; !slices.Contains(w.Workloads, workload) && len(w.Workloads) < maxWorkloads {
+			w.Workloads = append(w.Workloads, workload)
+		}
+	}
+}
+
+// verifiedAgain resolves that a registry's images could not be verified.
+func verifiedAgain(registry string, keys []string) Notice {
+	n := Notice{
+		Key: noticeKey(registry), Resolved: true, Image: registry, Status: StatusVerified, Previous: StatusError, Time: time.Now(),
+		Message: "all images of " + registry + " that run can be verified again", Where: []Where{}, rows: map[string]Status{},
+	}
+	for _, key := range keys {
+		n.rows[key] = StatusVerified
+	}
+	return n
+}
+
+func noticeKey(of string) string {
+	sum := sha256.Sum256([]byte(of))
+	return hex.EncodeToString(sum[:8])
 }
 
 // headline says it in a line.
@@ -71,15 +107,21 @@ func (n Notice) headline() string {
 	for _, w := range n.Where {
 		workloads += len(w.Workloads)
 	}
-	what := fmt.Sprintf("%s image in %d workloads of %d namespaces", n.Status, workloads, len(n.Where))
-	if n.Resolved {
-		what = fmt.Sprintf("Resolved: image is %s again in %d namespaces", n.Status, len(n.Where))
+	switch {
+	case n.Status == StatusError:
+		return fmt.Sprintf("ERROR: %d images of %s cannot be verified, in %d namespaces", len(n.rows), n.Image, len(n.Where))
+	case n.Status == StatusVerified:
+		return "Resolved: " + n.Message
+	case n.Status == StatusGone:
+		return "Resolved: nothing runs the image any more: " + n.name()
+	case n.Resolved:
+		return fmt.Sprintf("Resolved: image is %s again in %d namespaces: %s", n.Status, len(n.Where), n.name())
+	default:
+		return fmt.Sprintf("%s image in %d workloads of %d namespaces: %s", n.Status, workloads, len(n.Where), n.name())
 	}
-	if n.Status == StatusGone {
-		what = "Resolved: nothing runs the image any more"
-	}
-	return what + ": " + n.Image + " (" + short(n.Digest) + ")"
 }
+
+func (n Notice) name() string { return n.Image + " (" + short(n.Digest) + ")" }
 
 // maxNamed is how many namespaces a message to people names.
 const maxNamed = 10

@@ -2,7 +2,6 @@ package watch
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -204,22 +203,19 @@ func (n *Notifier) remember(ctx context.Context) bool {
 // say sends what is news on its way.
 func (n *Notifier) say(queues []chan *delivery) {
 	n.mu.Lock()
-	news := n.told.say(n.found)
+	news, over := n.told.say(n.found)
 	n.found = map[string]Transition{}
 	n.mu.Unlock()
 	keys := slices.Sorted(maps.Keys(news))
-	list := make([]Transition, 0, len(keys))
 	for _, key := range keys {
-		list = append(list, news[key])
 		n.options.Event(news[key])
 	}
-	for _, notice := range notices(list) {
+	list := notices(keys, news)
+	for _, registry := range slices.Sorted(maps.Keys(over)) {
+		list = append(list, verifiedAgain(registry, over[registry]))
+	}
+	for _, notice := range list {
 		d := &delivery{Notice: notice, notifier: n, left: len(queues)}
-		for _, key := range keys {
-			if t := news[key]; t.To == notice.Status && cmp.Or(t.Digest, t.Image) == cmp.Or(notice.Digest, notice.Image) {
-				d.keys = append(d.keys, key)
-			}
-		}
 		if len(queues) == 0 {
 			d.arrived()
 		}
@@ -281,8 +277,7 @@ func (n *Notifier) keep(ctx context.Context) {
 type delivery struct {
 	Notice
 	notifier *Notifier
-	keys     []string // of the rows that it is about
-	left     int      // services that were not told yet; guarded by the Notifier's mu
+	left     int // services that were not told yet; guarded by the Notifier's mu
 }
 
 // done notes that a service was told, or will not be.
@@ -300,8 +295,8 @@ func (d *delivery) done(sink Sink, result string) {
 // arrived notes that all were told, and has it written down.
 func (d *delivery) arrived() {
 	d.notifier.mu.Lock()
-	for _, key := range d.keys {
-		d.notifier.told.said(key, d.Status)
+	for key, status := range d.rows {
+		d.notifier.told.said(key, status)
 	}
 	d.notifier.mu.Unlock()
 	d.notifier.awake()

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // services are those that notices are sent to, by host. It is a http.RoundTripper.
@@ -374,4 +376,69 @@ func TestWhatIsKeptFits(t *testing.T) {
 	if err != nil || len(data) > maxToldBytes || len(data) < maxToldBytes/4 {
 		t.Errorf("%d bytes, %v", len(data), err)
 	}
+}
+
+// TestARegistryThatIsAwayIsOneNotice, and another when all its images can be verified
+// again; what else became of one of them is told of it.
+func TestARegistryThatIsAwayIsOneNotice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &services{}
+		e := &teller{sinks: []Sink{{Name: "ops", Kind: SinkWebhook, URL: "https://ops.example.com"}}, kept: &keptInMemory{}, absent: map[string]bool{}}
+		of := func(i int, to Status) Transition {
+			return Transition{
+				Time: time.Now(), Namespace: fmt.Sprint("ns-", i%7), Image: fmt.Sprintf("shop.example.com/cart-%d:1", i), Digest: digest.FromString(fmt.Sprint(i)).String(),
+				To: to, Message: "the registry answered 503", Workloads: []Workload{{"Deployment", fmt.Sprint("cart-", i)}},
+			}
+		}
+		told := func() (list []Notice) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for _, body := range s.bodies {
+				var n Notice
+				if err := json.Unmarshal([]byte(body), &n); err != nil {
+					t.Error(err)
+				}
+				list = append(list, n)
+			}
+			s.got, s.bodies = nil, nil
+			return list
+		}
+		e.run(t, s, func(n *Notifier) {
+			for i := range 300 {
+				n.Tell(keyOf(of(i, StatusError)), of(i, StatusError))
+			}
+			settle(time.Minute)
+			got := told()
+			if len(got) != 1 || got[0].Image != "shop.example.com" || got[0].Status != StatusError || len(got[0].Where) != 7 || len(got[0].Where[0].Workloads) != maxWorkloads {
+				t.Fatalf("%+v", got)
+			}
+			key := got[0].Key
+			for i := range 299 {
+				n.Tell(keyOf(of(i, "TRUSTED")), of(i, "TRUSTED"))
+			}
+			settle(time.Minute)
+			if got := told(); len(got) > 0 {
+				t.Errorf("while one is left: %+v", got)
+			}
+			n.Tell(keyOf(of(299, "UNTRUSTED")), of(299, "UNTRUSTED"))
+			settle(time.Minute)
+			got = told()
+			if len(got) != 2 || got[0].Status != "UNTRUSTED" || got[0].Resolved || got[1].Key != key || !got[1].Resolved || got[1].Status != StatusVerified {
+				t.Errorf("%+v", got)
+			}
+		})
+		if len(e.kept.saved) != 1 {
+			t.Errorf("kept: %v", e.kept.saved)
+		}
+		e.run(t, s, func(n *Notifier) {
+			for i := range 299 {
+				n.Tell(keyOf(of(i, "TRUSTED")), of(i, "TRUSTED"))
+			}
+			n.Tell(keyOf(of(299, "UNTRUSTED")), of(299, "UNTRUSTED"))
+			settle(time.Hour)
+			if got := told(); len(got) > 0 {
+				t.Errorf("again: %+v", got)
+			}
+		})
+	})
 }

@@ -1,12 +1,19 @@
 package watch
 
 import (
+	"cmp"
 	"strings"
 	"time"
+
+	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
-// StatusGone is told of an image that nothing runs any more.
-const StatusGone Status = "GONE"
+// What is told, and is no status of an image: that nothing runs it any more, and that
+// those of a registry can be verified again.
+const (
+	StatusGone     Status = "GONE"
+	StatusVerified Status = "VERIFIED"
+)
 
 // goneAfter is how long nothing must run an image before that is told: what is
 // restarted comes back sooner.
@@ -53,10 +60,26 @@ func (t *told) last(key string) Status {
 	}
 }
 
-// say picks what is news, and notes that it is on its way. Of an image that is well
-// again in one namespace and not in another nothing is told yet.
-func (t *told) say(found map[string]Transition) (news map[string]Transition) {
-	news = map[string]Transition{}
+// about is what people are told about: an image by its digest, or a registry whose
+// images cannot be verified.
+func about(key string, status Status, digest string) string {
+	_, rest, _ := strings.Cut(key, "\n")
+	image, _, _ := strings.Cut(rest, "\n")
+	if status != StatusError {
+		return cmp.Or(digest, image)
+	}
+	if ref, err := verifier.ParseReference(image); err == nil {
+		return ref.Registry
+	}
+	return image
+}
+
+// say picks what is news, by row, and notes that it is on its way. Of an image that is
+// well again in one namespace and not in another nothing is told yet; images that can be
+// verified again are told of by their registry: over has those of which all can, with
+// the rows that are well.
+func (t *told) say(found map[string]Transition) (news map[string]Transition, over map[string][]string) {
+	news, over = map[string]Transition{}, map[string][]string{}
 	for key, f := range found {
 		if last := t.last(key); last == f.To || last == "" && f.To.settled() {
 			continue
@@ -64,26 +87,37 @@ func (t *told) say(found map[string]Transition) (news map[string]Transition) {
 		if t.entries[key] == nil {
 			t.entries[key] = &toldEntry{}
 		}
-		t.entries[key].saying = f.To
-		if f.Digest != "" {
-			t.entries[key].Digest = f.Digest
-		}
-		f.From, f.Digest = t.entries[key].Status, t.entries[key].Digest
+		e := t.entries[key]
+		e.saying = f.To
+		e.Digest = cmp.Or(f.Digest, e.Digest)
+		f.From, f.Digest = e.Status, e.Digest
 		news[key] = f
 	}
 	trouble := map[string]bool{}
 	for key, e := range t.entries {
 		if last := t.last(key); !last.settled() {
-			trouble[e.Digest] = true
+			trouble[about(key, last, e.Digest)] = true
 		}
 	}
 	for key, f := range news {
-		if f.To.settled() && f.Digest != "" && trouble[f.Digest] {
-			delete(news, key)
+		before := about(key, f.From, f.Digest)
+		if f.From == StatusError && !trouble[before] {
+			well := over[before]
+			if f.To.settled() {
+				well = append(well, key)
+			}
+			over[before] = well
+		}
+		switch {
+		case !f.To.settled():
+		case trouble[before]:
 			t.said(key, f.To)
+			delete(news, key)
+		case f.From == StatusError:
+			delete(news, key)
 		}
 	}
-	return news
+	return news, over
 }
 
 // said notes that everybody was told who is to be.
@@ -94,7 +128,7 @@ func (t *told) said(key string, status Status) {
 	}
 	t.changed = true
 	e.Status = status
-	if e.saying == status {
+	if e.saying == status || status == StatusVerified && e.saying.settled() {
 		e.saying = ""
 	}
 	if e.saying == "" && status.settled() {
@@ -133,4 +167,4 @@ func (t *told) kept() map[string]Told {
 }
 
 // settled reports whether nothing is to be done about it.
-func (s Status) settled() bool { return s.success() || s == StatusGone }
+func (s Status) settled() bool { return s.success() || s == StatusGone || s == StatusVerified }
