@@ -23,20 +23,14 @@ import (
 
 // serveOptions are the flags of serve.
 type serveOptions struct {
-	config                             string
-	listen, healthListen, metricListen string
-	certFile, keyFile, clientCA        string
-	clientAuth                         string
-	verifyTimeout, mutateTimeout       time.Duration
-	drainDelay                         time.Duration
-	logLevel                           string
-	allowLoopback                      bool
-	vaultCache, contentCache           string
-	sharedCache                        string
-	contentCacheSize                   int64
-	cluster                            clusterOptions
-	decisions                          decisionOptions
-	traces                             telemetry.TraceOptions
+	processOptions
+
+	certFile, keyFile, clientCA  string
+	clientAuth                   string
+	verifyTimeout, mutateTimeout time.Duration
+	drainDelay                   time.Duration
+	decisions                    decisionOptions
+	traces                       telemetry.TraceOptions
 }
 
 // decisionOptions are the flags about the log of decisions.
@@ -63,10 +57,7 @@ func serveCommand() *cobra.Command {
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&o.config, "config", defaultConfig, "a policy file or a directory of them; watched")
-	flags.StringVar(&o.listen, "listen", ":6001", "where Gatekeeper asks, over TLS 1.3")
-	flags.StringVar(&o.healthListen, "health-listen", ":9099", "where /healthz and /readyz are, over plain HTTP")
-	flags.StringVar(&o.metricListen, "metrics-listen", ":8888", "where /metrics is, over plain HTTP")
+	o.processOptions.add(flags, ":6001", "where Gatekeeper asks, over TLS 1.3")
 	flags.StringVar(&o.certFile, "tls-cert", "", "our certificate in PEM; watched")
 	flags.StringVar(&o.keyFile, "tls-key", "", "our private key in PEM; watched")
 	flags.StringVar(&o.clientCA, "client-ca", "", "the authority of Gatekeeper's certificate in PEM; watched")
@@ -74,12 +65,6 @@ func serveCommand() *cobra.Command {
 	flags.DurationVar(&o.verifyTimeout, "verify-timeout", provider.DefaultVerifyTimeout, "answer a verification by then; keep it below the Provider's timeout")
 	flags.DurationVar(&o.mutateTimeout, "mutate-timeout", provider.DefaultMutateTimeout, "answer a mutation by then; keep it below the Provider's timeout")
 	flags.DurationVar(&o.drainDelay, "drain-delay", provider.DefaultDrainDelay, "how long to go on serving after SIGTERM, until nobody is sent here any more")
-	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	flags.BoolVar(&o.allowLoopback, "allow-loopback", false, "let registries be on this machine, for development")
-	flags.StringVar(&o.vaultCache, "vault-cache", "", "a file that keeps what Azure Key Vaults hold, for a start while one is away; empty: none")
-	flags.StringVar(&o.contentCache, "content-cache", "", "a directory that keeps signatures and what they are in, by digest, beyond a restart; empty: none")
-	flags.Int64Var(&o.contentCacheSize, "content-cache-size", 512, "how many MiB it may have; what was not used for the longest goes first")
-	flags.StringVar(&o.sharedCache, "shared-cache", "", "a directory, as a Secret is mounted, that says where replicas share what they have read: url, secret and ca.crt; empty: nowhere")
 	flags.StringVar(&o.decisions.path, "decision-log", "", "a file for a JSON line about each decision, rotated at 64 MiB; empty: none")
 	flags.Uint64Var(&o.decisions.repeats, "decision-log-repeats", 100, "of so many repeated decisions one is written; 0: none")
 	flags.StringSliceVar(&o.decisions.redact, "decision-log-redact", nil, "fields whose values are replaced by a hash: image,message")
@@ -109,11 +94,10 @@ func (o *serveOptions) prepare() (*cluster.Certificates, error) {
 }
 
 func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return fmt.Errorf("--log-level is %q: use debug, info, warn or error", o.logLevel)
+	log, err := o.logger(stderr)
+	if err != nil {
+		return err
 	}
-	log := telemetry.NewLogger(stderr, level)
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: buildVersion()})
 	clientAuth, err := provider.ParseClientAuth(o.clientAuth)
 	if err != nil {
@@ -131,7 +115,7 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 			return err
 		}
 	}
-	options := appOptions{ratify: o.cluster.ratify, vaultCache: o.vaultCache, contentCache: o.contentCache, contentCacheSize: o.contentCacheSize, sharedCache: o.sharedCache, config: o.config, allowLoopback: o.allowLoopback, log: log, metrics: metrics}
+	options := o.app(log, metrics)
 	if o.cluster.enabled {
 		options.cluster, options.certificates = &o.cluster, files
 		options.timeouts = [2]time.Duration{o.verifyTimeout, o.mutateTimeout}
@@ -167,25 +151,18 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var listeners [3]net.Listener
-	for i, address := range []string{o.listen, o.healthListen, o.metricListen} {
-		var config net.ListenConfig
-		if listeners[i], err = config.Listen(ctx, "tcp", address); err != nil {
-			return err
-		}
-		defer func() { _ = listeners[i].Close() }()
+	asked, looked, read, err := o.listeners(ctx, log)
+	if err != nil {
+		return err
 	}
 	shown := http.NewServeMux() // what a neighbour may read
 	shown.Handle("/", metrics.Handler())
 	shown.Handle("GET /answered", record)
 	health, figures := provider.PlainServer(server.Health()), provider.PlainServer(shown)
-
-	log.Info("listening", slog.String("provider", listeners[0].Addr().String()), slog.String("health", listeners[1].Addr().String()),
-		slog.String("metrics", listeners[2].Addr().String()), slog.String("version", buildVersion()))
 	group, running := errgroup.WithContext(ctx)
-	group.Go(func() error { return door.serve(running, server, listeners[0]) })
-	group.Go(func() error { return servePlain(health, listeners[1]) })
-	group.Go(func() error { return servePlain(figures, listeners[2]) })
+	group.Go(func() error { return door.serve(running, server, asked) })
+	group.Go(func() error { return servePlain(health, looked) })
+	group.Go(func() error { return servePlain(figures, read) })
 	group.Go(func() error { return app.Run(running) })
 	group.Go(func() error { return decisions.run(running) })
 	group.Go(func() error {

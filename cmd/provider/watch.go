@@ -26,18 +26,14 @@ import (
 
 // watchOptions are the flags of watch.
 type watchOptions struct {
-	config, listen, healthListen, metricListen string
-	logLevel                                   string
-	allowLoopback                              bool
-	vaultCache, contentCache, sharedCache      string
-	contentCacheSize                           int64
-	state, notify, owner, admission            string
-	reports, events                            bool
-	namespaces                                 []string
-	interval                                   time.Duration
-	parallel                                   int
-	rate                                       float64
-	cluster                                    clusterOptions
+	processOptions
+
+	state, notify, owner, admission string
+	reports, events                 bool
+	namespaces                      []string
+	interval                        time.Duration
+	parallel                        int
+	rate                            float64
 }
 
 func watchCommand() *cobra.Command {
@@ -53,16 +49,7 @@ func watchCommand() *cobra.Command {
 		},
 	}
 	flags := command.Flags()
-	flags.StringVar(&o.config, "config", defaultConfig, "a policy file or a directory of them, without --cluster; watched")
-	flags.StringVar(&o.listen, "listen", "127.0.0.1:8080", "where the API is, over plain HTTP: for kubectl port-forward, or a proxy with TLS in the same pod")
-	flags.StringVar(&o.healthListen, "health-listen", ":9099", "where /healthz and /readyz are, over plain HTTP")
-	flags.StringVar(&o.metricListen, "metrics-listen", ":8888", "where /metrics is, over plain HTTP")
-	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	flags.BoolVar(&o.allowLoopback, "allow-loopback", false, "let registries be on this machine, for development")
-	flags.StringVar(&o.vaultCache, "vault-cache", "", "a file that keeps what Azure Key Vaults hold, for a start while one is away; empty: none")
-	flags.StringVar(&o.contentCache, "content-cache", "", "a directory that keeps signatures and what they are in, by digest, beyond a restart; empty: none")
-	flags.Int64Var(&o.contentCacheSize, "content-cache-size", 512, "how many MiB it may have; what was not used for the longest goes first")
-	flags.StringVar(&o.sharedCache, "shared-cache", "", "a directory, as a Secret is mounted, that says where replicas share what they have read: url, secret and ca.crt; empty: nowhere")
+	o.processOptions.add(flags, "127.0.0.1:8080", "where the API is, over plain HTTP: for kubectl port-forward, or a proxy with TLS in the same pod")
 	flags.StringVar(&o.state, "state", "", "a directory that keeps what was last known of images, and for 90 days what became of them; empty: none")
 	flags.StringVar(&o.notify, "notify", "", "a directory, as a Secret is mounted, with the services to tell what became of images: NAME.slack, .teams, .webhook, .cloudevents or .alertmanager with a URL each; empty: none")
 	flags.BoolVar(&o.reports, "reports", false, "write in each namespace a report of what runs there and should not: openreports.io, else wgpolicyk8s.io, where the cluster has one of them")
@@ -79,14 +66,13 @@ func watchCommand() *cobra.Command {
 }
 
 func (o *watchOptions) run(ctx context.Context, stderr io.Writer) error {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(o.logLevel)); err != nil {
-		return fmt.Errorf("--log-level is %q: use debug, info, warn or error", o.logLevel)
+	log, err := o.logger(stderr)
+	if err != nil {
+		return err
 	}
 	if o.interval < time.Minute || o.parallel < 1 || o.rate <= 0 {
 		return errors.New("--interval is a minute at least, --parallel one, and --rate more than nothing")
 	}
-	log := telemetry.NewLogger(stderr, level)
 	metrics := telemetry.NewMetrics(telemetry.Build{Version: buildVersion()})
 	reach, err := cluster.Connect(o.cluster.kubeconfig)
 	if err != nil {
@@ -119,10 +105,8 @@ func (o *watchOptions) run(ctx context.Context, stderr io.Writer) error {
 // open wires what verifies. Lists are believed for as long as nobody looks again: a
 // look asks past them, and a change of policy asks nobody.
 func (o *watchOptions) open(ctx context.Context, log *slog.Logger, metrics *telemetry.Metrics) (*app, error) {
-	options := appOptions{
-		config: o.config, allowLoopback: o.allowLoopback, ratify: o.cluster.ratify, vaultCache: o.vaultCache, contentCache: o.contentCache, contentCacheSize: o.contentCacheSize,
-		sharedCache: o.sharedCache, lists: 2 * o.interval, log: log, metrics: metrics,
-	}
+	options := o.app(log, metrics)
+	options.lists = 2 * o.interval
 	if o.cluster.enabled {
 		reading := o.cluster
 		reading.lease = "" // it writes nothing to the policies' objects
@@ -150,15 +134,9 @@ func (w *watcher) run(ctx context.Context) error {
 		return err
 	}
 	var listeners [3]net.Listener
-	for i, address := range []string{w.options.listen, w.options.healthListen, w.options.metricListen} {
-		var config net.ListenConfig
-		if listeners[i], err = config.Listen(ctx, "tcp", address); err != nil {
-			return err
-		}
-		defer func() { _ = listeners[i].Close() }()
+	if listeners[0], listeners[1], listeners[2], err = w.options.listeners(ctx, w.log); err != nil {
+		return err
 	}
-	w.log.Info("listening", slog.String("provider", listeners[0].Addr().String()), slog.String("health", listeners[1].Addr().String()),
-		slog.String("metrics", listeners[2].Addr().String()), slog.String("version", buildVersion()))
 	var serving atomic.Pointer[http.Handler]
 	servers := []*http.Server{
 		provider.PlainServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
