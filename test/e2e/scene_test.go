@@ -6,7 +6,6 @@ package e2e
 import (
 	"context"
 	"encoding/base64"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -67,33 +66,13 @@ type scene struct {
 	executable, dir          string
 }
 
-// shared is the scene; TestMain makes it. Starting a cluster takes longer than
-// any of the tests.
-var shared *scene
+// shared is the scene, which TestMain starts.
+var shared = &scene{}
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if testing.Short() {
-		fmt.Println("the cluster is built and started in full runs only")
-		return
-	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "countersign-e2e-")
-		if err != nil {
-			panic(err)
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
-		shared = &scene{dir: dir}
-		defer shared.stop()
-		if err := shared.start(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { cluster.Main(m, "e2e", shared.start, shared.stop) }
 
-func (s *scene) start(ctx context.Context) (err error) {
+func (s *scene) start(ctx context.Context, dir string) (err error) {
+	s.dir = dir
 	if s.executable, err = binary.Find(ctx, "../..", s.dir, os.Stderr); err != nil {
 		return err
 	}

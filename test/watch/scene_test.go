@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -104,31 +103,13 @@ func (h *told) of(image string) []notice {
 	return list
 }
 
-var shared *scene
+// shared is the scene, which TestMain starts.
+var shared = &scene{}
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	if testing.Short() {
-		fmt.Println("the cluster is built and started in full runs only")
-		return
-	}
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "countersign-watch-")
-		if err != nil {
-			panic(err)
-		}
-		defer func() { _ = os.RemoveAll(dir) }()
-		shared = &scene{dir: dir}
-		defer shared.stop()
-		if err := shared.start(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-		return m.Run()
-	}())
-}
+func TestMain(m *testing.M) { cluster.Main(m, "watch", shared.start, shared.stop) }
 
-func (s *scene) start(ctx context.Context) (err error) {
+func (s *scene) start(ctx context.Context, dir string) (err error) {
+	s.dir = dir
 	if s.executable, err = binary.Find(ctx, "../..", s.dir, os.Stderr); err != nil {
 		return err
 	}
