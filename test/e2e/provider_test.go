@@ -4,14 +4,19 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+
+	"github.com/countersign-dev/countersign/internal/admission"
 	"github.com/countersign-dev/countersign/internal/store/registrytest"
 	"github.com/countersign-dev/countersign/test/cluster"
 	"github.com/countersign-dev/countersign/test/pki"
@@ -226,4 +231,29 @@ func replace(t *testing.T, path string, content []byte) {
 	t.Helper()
 	must(t, os.WriteFile(path+".new", content, 0o600))
 	must(t, os.Rename(path+".new", path))
+}
+
+// TestWhatAdmissionWasAskedAboutIsShown to whoever watches what runs: the digests that
+// tags named when verdicts were given, of a yes and of a no, each once.
+func TestWhatAdmissionWasAskedAboutIsShown(t *testing.T) {
+	s := in(t, "answered", nil)
+	trusted, refused := s.signed(t, "answered/cart:1.4"), s.unsigned(t, "answered/unsigned:1")
+	for range 2 {
+		must(t, s.tryPod(t.Context(), "answered", trusted))
+		s.eventuallyDenied(t, "answered", refused, "no signature found")
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.server.Metrics+"/answered", nil)
+	must(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	must(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	var page admission.Page
+	must(t, json.NewDecoder(resp.Body).Decode(&page))
+	seen := map[digest.Digest]int{}
+	for _, d := range page.Digests {
+		seen[d]++
+	}
+	if seen[s.Digest("answered/cart:1.4")] != 1 || seen[s.Digest("answered/unsigned:1")] != 1 || page.Next != uint64(len(page.Digests)) || page.Instance == "" {
+		t.Errorf("%+v", page)
+	}
 }
