@@ -294,3 +294,21 @@ func TestManyContainersAreShownAtOnce(t *testing.T) {
 		}
 	}
 }
+
+// TestThePastIsThereWhereNothingRunsAnyMore, for those who may see the namespace.
+func TestThePastIsThereWhereNothingRunsAnyMore(t *testing.T) {
+	server, history := shown(t)
+	for _, namespace := range []string{"shop", "pay"} {
+		history.Add(Transition{Time: time.Now(), Namespace: namespace, Image: image, Digest: moved.String(), To: "UNTRUSTED", Message: "in " + namespace})
+	}
+	for token, want := range map[string]int{"shop": 1, "all": 2} {
+		req := httptest.NewRequest(http.MethodGet, "/api/v1/images/"+moved.String(), nil)
+		req.Header.Set("Authorization", "Bearer "+token)
+		rec := httptest.NewRecorder()
+		server.Handler().ServeHTTP(rec, req)
+		var d detail
+		if err := json.Unmarshal(rec.Body.Bytes(), &d); err != nil || rec.Code != http.StatusOK || len(d.History) != want {
+			t.Errorf("%s: %d %s", token, rec.Code, rec.Body)
+		}
+	}
+}

@@ -59,7 +59,7 @@ func (s *Server) imagePage(w http.ResponseWriter, r *http.Request, allowed func(
 		s.render(w, http.StatusNotFound, document("No such image", true, h.P(g.Text("That is no digest."))))
 		return
 	}
-	d := s.detail(r.Context(), of, allowed)
+	d := s.detail(r, of, allowed)
 	if len(d.Rows) == 0 && len(d.History) == 0 {
 		s.render(w, http.StatusNotFound, document("No such image", true, h.P(g.Text("No image of this digest runs where you may see it."))))
 		return

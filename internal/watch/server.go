@@ -19,8 +19,9 @@ import (
 const (
 	// standardLimit and maxLimit are how many results a page has.
 	standardLimit, maxLimit = 100, 1000
-	// historyLimit is how much of an image's history is shown.
-	historyLimit = 200
+	// historyLimit is how much of an image's history is shown, of the latest maxHistory in
+	// all namespaces.
+	historyLimit, maxHistory = 200, 2000
 	// maxQuery bounds what is looked for.
 	maxQuery = 256
 )
@@ -266,7 +267,7 @@ func (s *Server) image(w http.ResponseWriter, r *http.Request, allowed func(stri
 		refuse(w, http.StatusBadRequest, "not a digest; write it as sha256:…")
 		return
 	}
-	d := s.detail(r.Context(), of, allowed)
+	d := s.detail(r, of, allowed)
 	if len(d.Rows) == 0 && len(d.History) == 0 {
 		refuse(w, http.StatusNotFound, "no image of this digest runs where you may see it")
 		return
@@ -274,7 +275,7 @@ func (s *Server) image(w http.ResponseWriter, r *http.Request, allowed func(stri
 	answer(w, d)
 }
 
-func (s *Server) detail(ctx context.Context, of string, allowed func(string) bool) detail {
+func (s *Server) detail(r *http.Request, of string, allowed func(string) bool) detail {
 	d := detail{Digest: of, Rows: []Row{}, History: []Transition{}}
 	for _, row := range s.watch.Rows(Filter{Allowed: allowed, Text: of}) {
 		if row.Digest == of {
@@ -284,12 +285,31 @@ func (s *Server) detail(ctx context.Context, of string, allowed func(string) boo
 	if s.history == nil {
 		return d
 	}
-	history, err := s.history.Transitions(historyLimit, func(t Transition) bool { return t.Digest == of && allowed(t.Namespace) })
+	history, err := s.past(r, of)
 	if err != nil {
-		s.log.WarnContext(ctx, "the history cannot be read", slog.Any("error", err))
+		s.log.WarnContext(r.Context(), "the history cannot be read", slog.Any("error", err))
 	}
 	d.History = append(d.History, history...)
 	return d
+}
+
+// past is what became of an image, in namespaces that may be seen; in some of them
+// nothing may run any more.
+func (s *Server) past(r *http.Request, of string) ([]Transition, error) {
+	all, err := s.history.Transitions(maxHistory, func(t Transition) bool { return t.Digest == of })
+	if err != nil {
+		return nil, err
+	}
+	namespaces := map[string]bool{}
+	for _, t := range all {
+		namespaces[t.Namespace] = true
+	}
+	allowed, err := s.viewers.Allowed(r.Context(), tokenOf(r), slices.Sorted(maps.Keys(namespaces)))
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(t Transition) bool { return !allowed(t.Namespace) })
+	return all[:min(len(all), historyLimit)], nil
 }
 
 // maxDays bounds how far ahead is looked.
