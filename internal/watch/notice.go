@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -154,12 +156,19 @@ const (
 // alertAge is how long Alertmanager takes an alert for true that nobody resolves.
 const alertAge = 7 * 24 * time.Hour
 
-// body is a notice as a service of this kind takes it.
-func (n Notice) body(kind string) (contentType string, body []byte, err error) {
+// body is a notice as a service takes it.
+func (n Notice) body(sink Sink) (contentType string, body []byte, err error) {
 	contentType = "application/json"
 	var v any
-	switch kind {
+	switch sink.Kind {
 	case SinkWebhook:
+		if sink.Template != "" {
+			body = []byte(n.fill(sink.Template, jsonText))
+			if !json.Valid(body) {
+				return "", nil, errors.New("what it makes is no JSON: put placeholders into strings, {\"text\": \"{headline}\"}")
+			}
+			return contentType, body, nil
+		}
 		v = n
 	case SinkCloudEvents: // CloudEvents 1.0, structured mode
 		contentType = "application/cloudevents+json"
@@ -169,16 +178,20 @@ func (n Notice) body(kind string) (contentType string, body []byte, err error) {
 			"subject": cmp.Or(n.Digest, n.Image), "datacontenttype": "application/json", "data": n,
 		}
 	case SinkSlack:
-		v = map[string]any{"text": "*" + slackText(n.headline()) + "*\n" + slackText(n.Message) + "\n" + slackText(n.places())}
+		v = map[string]any{"text": n.fill(cmp.Or(sink.Template, "*{headline}*\n{message}\n{places}"), slackText)}
 	case SinkTeams: // an adaptive card, as workflows take it
-		block := func(text, weight string) map[string]any {
-			return map[string]any{"type": "TextBlock", "text": cardText(text), "weight": weight, "wrap": true}
+		block := func(template, weight string) map[string]any {
+			return map[string]any{"type": "TextBlock", "text": n.fill(template, cardText), "weight": weight, "wrap": true}
+		}
+		blocks := []any{block("{headline}", "bolder"), block("{message}", "default"), block("{places}", "default")}
+		if sink.Template != "" {
+			blocks = []any{block(sink.Template, "default")}
 		}
 		v = map[string]any{"type": "message", "attachments": []any{map[string]any{
 			"contentType": "application/vnd.microsoft.card.adaptive",
 			"content": map[string]any{
 				"$schema": "http://adaptivecards.io/schemas/adaptive-card.json", "type": "AdaptiveCard", "version": "1.4",
-				"body": []any{block(n.headline(), "bolder"), block(n.Message, "default"), block(n.places(), "default")},
+				"body": blocks,
 			},
 		}}}
 	case SinkAlertmanager: // its API v2, /api/v2/alerts
@@ -192,10 +205,37 @@ func (n Notice) body(kind string) (contentType string, body []byte, err error) {
 			"startsAt":    n.Time.UTC().Format(time.RFC3339), "endsAt": ends.UTC().Format(time.RFC3339),
 		}}
 	default:
-		return "", nil, fmt.Errorf("no service is called %q", kind)
+		return "", nil, fmt.Errorf("no service is called %q", sink.Kind)
+	}
+	if sink.Template != "" && (sink.Kind == SinkCloudEvents || sink.Kind == SinkAlertmanager) {
+		return "", nil, fmt.Errorf("what %s takes is a standard's: leave it out", sink.Kind)
 	}
 	body, err = json.Marshal(v)
 	return contentType, body, err
+}
+
+// fill puts what a notice says into a template, as text that cannot be anything else
+// there.
+func (n Notice) fill(template string, text func(string) string) string {
+	var namespaces []string
+	for _, w := range n.Where {
+		namespaces = append(namespaces, w.Namespace)
+	}
+	return strings.NewReplacer(
+		"{headline}", text(n.headline()), "{status}", text(string(n.Status)), "{previous}", text(string(n.Previous)), "{image}", text(n.Image),
+		"{digest}", text(n.Digest), "{reason}", text(string(n.Reason)), "{message}", text(n.Message), "{policy}", text(n.Policy),
+		"{namespaces}", text(strings.Join(namespaces, ", ")), "{places}", text(n.places()), "{key}", text(n.Key),
+		"{resolved}", strconv.FormatBool(n.Resolved), "{time}", n.Time.UTC().Format(time.RFC3339),
+	).Replace(template)
+}
+
+// jsonText is what stands between the quotes of a string.
+func jsonText(s string) string {
+	quoted, err := json.Marshal(s)
+	if err != nil {
+		return ""
+	}
+	return string(quoted[1 : len(quoted)-1])
 }
 
 // slackText keeps names from being links and mentions.

@@ -39,17 +39,20 @@ type Sink struct {
 	// Secret signs what a webhook is sent: X-Countersign-Signature is sha256= and the
 	// HMAC-SHA256 of X-Countersign-Timestamp, a dot and the body.
 	Secret []byte
+	// Template is the text of a message to Slack or Teams, or the body for a webhook, in
+	// the place of ours: {status} and so on stand for what a notice says. Empty: ours.
+	Template string
 }
 
 // ReadSinks reads a directory as a Secret is mounted: files NAME.KIND with a URL each,
-// and NAME.secret for a webhook.
+// NAME.secret for a webhook, and NAME.template for a text of its own.
 func ReadSinks(dir string) ([]Sink, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	var sinks []Sink
-	secrets := map[string][]byte{}
+	besides := map[string]map[string][]byte{"secret": {}, "template": {}}
 	for _, entry := range entries {
 		name, kind, ok := strings.Cut(entry.Name(), ".")
 		if !ok || name == "" { // a mounted Secret has directories of its own
@@ -60,11 +63,11 @@ func ReadSinks(dir string) ([]Sink, error) {
 			return nil, err
 		}
 		data = bytes.TrimSpace(data)
-		if kind == "secret" {
-			secrets[name] = data
+		if of, ok := besides[kind]; ok {
+			of[name] = data
 			continue
 		}
-		if _, _, err := (Notice{}).body(kind); err != nil {
+		if _, _, err := (Notice{}).body(Sink{Kind: kind}); err != nil {
 			return nil, fmt.Errorf("%s: %w: write %s, %s, %s, %s or %s", entry.Name(), err, SinkWebhook, SinkCloudEvents, SinkSlack, SinkTeams, SinkAlertmanager)
 		}
 		at, err := url.Parse(string(data))
@@ -74,7 +77,10 @@ func ReadSinks(dir string) ([]Sink, error) {
 		sinks = append(sinks, Sink{Name: name, Kind: kind, URL: string(data)})
 	}
 	for i := range sinks {
-		sinks[i].Secret = secrets[sinks[i].Name]
+		sinks[i].Secret, sinks[i].Template = besides["secret"][sinks[i].Name], string(besides["template"][sinks[i].Name])
+		if _, _, err := (Notice{}).body(sinks[i]); err != nil {
+			return nil, fmt.Errorf("%s.template: %w", sinks[i].Name, err)
+		}
 	}
 	return sinks, nil
 }
@@ -358,7 +364,7 @@ func (n *Notifier) deliver(ctx context.Context, sink Sink, d *delivery) {
 var errRefused = errors.New("it is refused")
 
 func (n *Notifier) post(ctx context.Context, sink Sink, notice Notice) error {
-	contentType, body, err := notice.body(sink.Kind)
+	contentType, body, err := notice.body(sink)
 	if err != nil {
 		return errors.Join(errRefused, err)
 	}

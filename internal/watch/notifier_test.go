@@ -237,6 +237,30 @@ func TestWhatIsNotTakenIsSentAgain(t *testing.T) {
 	}
 }
 
+// TestATextOfTheirOwn is what is sent, whatever the names in it are; one that would be
+// no message is refused at the start.
+func TestATextOfTheirOwn(t *testing.T) {
+	n := notices([]string{"k"}, map[string]Transition{"k": became("shop", "TRUSTED", "UNTRUSTED")})[0]
+	n.Message = "say \"no\"\n<!channel>"
+	for name, c := range map[string]struct {
+		sink Sink
+		want string
+	}{
+		"Slack":        {Sink{Kind: SinkSlack, Template: "{status} (was {previous}): {image} in {namespaces}: {message}"}, `{"text":"UNTRUSTED (was TRUSTED): shop.example.com/\u0026lt;b\u0026gt;cart\u0026lt;/b\u0026gt;:1.4 in shop: say \"no\"\n\u0026lt;!channel\u0026gt;"}`},
+		"a webhook":    {Sink{Kind: SinkWebhook, Template: `{"summary": "{message}", "severity": "{status}", "open": {resolved}}`}, `{"summary": "say \"no\"\n\u003c!channel\u003e", "severity": "UNTRUSTED", "open": false}`},
+		"Teams":        {Sink{Kind: SinkTeams, Template: "{reason} {policy}{time}"}, `"text":"SIGNATURE＿NOT＿FOUND 2026-11-21T12:00:00Z"`},
+		"no JSON":      {Sink{Kind: SinkWebhook, Template: `{"summary": {message}}`}, ""},
+		"a standard's": {Sink{Kind: SinkCloudEvents, Template: "{message}"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, body, err := n.body(c.sink)
+			if (err == nil) != (c.want != "") || !strings.Contains(string(body), c.want) || err == nil && !json.Valid(body) {
+				t.Errorf("%s, %v", body, err)
+			}
+		})
+	}
+}
+
 // TestSinksAreFilesOfASecret.
 func TestSinksAreFilesOfASecret(t *testing.T) {
 	dir := t.TempDir()
@@ -252,10 +276,16 @@ func TestSinksAreFilesOfASecret(t *testing.T) {
 	write("ops.slack", "https://hooks.example.com/x\n")
 	write("siem.webhook", "https://siem.example.com/y")
 	write("siem.secret", "hunter2\n")
+	write("ops.template", "{headline}")
 	sinks, err := ReadSinks(dir)
-	if err != nil || len(sinks) != 2 || sinks[0].Kind != SinkSlack || string(sinks[1].Secret) != "hunter2" || sinks[0].Secret != nil {
+	if err != nil || len(sinks) != 2 || sinks[0].Kind != SinkSlack || sinks[0].Template != "{headline}" || sinks[1].Template != "" || string(sinks[1].Secret) != "hunter2" || sinks[0].Secret != nil {
 		t.Errorf("%+v, %v", sinks, err)
 	}
+	write("siem.template", "{headline}")
+	if _, err := ReadSinks(dir); err == nil || !strings.Contains(err.Error(), "siem.template") {
+		t.Error(err)
+	}
+	write("siem.template", "")
 	write("pager.fax", "https://fax.example.com")
 	if _, err := ReadSinks(dir); err == nil || !strings.Contains(err.Error(), "pager.fax") {
 		t.Error(err)

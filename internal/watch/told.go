@@ -80,6 +80,7 @@ func about(key string, status Status, digest string) string {
 // the rows that are well.
 func (t *told) say(found map[string]Transition) (news map[string]Transition, over map[string][]string) {
 	news, over = map[string]Transition{}, map[string][]string{}
+	before := map[string]string{} // what each was told of, if it was
 	for key, f := range found {
 		if last := t.last(key); last == f.To || last == "" && f.To.settled() {
 			continue
@@ -90,7 +91,8 @@ func (t *told) say(found map[string]Transition) (news map[string]Transition, ove
 		e := t.entries[key]
 		e.saying = f.To
 		e.Digest = cmp.Or(f.Digest, e.Digest)
-		f.From, f.Digest = e.Status, e.Digest
+		f.From, f.Digest = cmp.Or(e.Status, f.From), e.Digest
+		before[key] = about(key, e.Status, e.Digest)
 		news[key] = f
 	}
 	trouble := map[string]bool{}
@@ -100,20 +102,20 @@ func (t *told) say(found map[string]Transition) (news map[string]Transition, ove
 		}
 	}
 	for key, f := range news {
-		before := about(key, f.From, f.Digest)
-		if f.From == StatusError && !trouble[before] {
-			well := over[before]
+		of, unverified := before[key], t.entries[key].Status == StatusError
+		if unverified && !trouble[of] {
+			well := over[of]
 			if f.To.settled() {
 				well = append(well, key)
 			}
-			over[before] = well
+			over[of] = well
 		}
 		switch {
 		case !f.To.settled():
-		case trouble[before]:
+		case trouble[of]:
 			t.said(key, f.To)
 			delete(news, key)
-		case f.From == StatusError:
+		case unverified:
 			delete(news, key)
 		}
 	}

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -347,4 +349,70 @@ func TestWhatAdmissionWasNeverAskedAbout(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestTrustThatIsWithdrawnReachesEverybody within ninety seconds: API, page, figures,
+// report and one notice, without a restart, and at two requests at most.
+func TestTrustThatIsWithdrawnReachesEverybody(t *testing.T) {
+	namespaces := []string{"withdrawn-a", "withdrawn-b", "withdrawn-c"}
+	s := in(t, namespaces...)
+	viewer := s.reader(t, "withdrawn-viewer", "")
+	s.define(t, openReports, "config/crd/openreports.io_reports.yaml")
+	s.push(t, "withdrawn/cart:1", true)
+	_, err := s.Signer("successor")
+	must(t, err)
+	require := func(signer string) {
+		t.Helper()
+		document := strings.NewReplacer("{name: production}", "{name: withdrawn}", `["$REGISTRY/**"]`, `["$REGISTRY/withdrawn/**"]`, "name: wabbit,", "name: "+signer+",", "../wabbit.crt", "../"+signer+".crt").Replace(policy)
+		must(t, s.Policy("withdrawn.yaml", document))
+	}
+	require("wabbit")
+	t.Cleanup(func() { must(t, os.Remove(filepath.Join(s.Policies, "withdrawn.yaml"))) })
+	for _, namespace := range namespaces {
+		s.pod(t, namespace, "cart", "withdrawn/cart:1")
+		s.become(t, viewer, namespace, map[string]string{"cart/main": "TRUSTED"})
+	}
+	asked := func() (n int) {
+		for _, r := range s.registry.Requests() {
+			if strings.Contains(r.Path, "/withdrawn/") {
+				n++
+			}
+		}
+		return n
+	}
+	before, withdrawn := asked(), time.Now()
+	require("successor")
+	for _, namespace := range namespaces {
+		s.become(t, viewer, namespace, map[string]string{"cart/main": "UNTRUSTED"})
+	}
+	var page string
+	_, _, err = s.get(t.Context(), viewer, "/?namespace=withdrawn-a", &page)
+	must(t, err)
+	if !strings.Contains(page, "UNTRUSTED") || !strings.Contains(page, s.Name("withdrawn/cart:1")) {
+		t.Errorf("the page: %s", page)
+	}
+	eventuallyWithin(t, 90*time.Second, func(ctx context.Context) error {
+		for _, namespace := range namespaces {
+			if n, err := figure(ctx, s.watcher, `countersign_watch_containers{namespace="`+namespace+`",status="UNTRUSTED"}`); err != nil || n != 1 {
+				return fmt.Errorf("the figure is %v: %w", n, err)
+			}
+			r, err := s.report(ctx, "openreports.io/v1alpha1", "Report", namespace)
+			if err != nil {
+				return err
+			}
+			if n, _, _ := unstructured.NestedInt64(r.Object, "summary", "fail"); n != 1 {
+				return fmt.Errorf("the report counts %d", n)
+			}
+		}
+		if len(s.told.of(s.Name("withdrawn/cart:1"))) == 0 {
+			return fmt.Errorf("nobody was told")
+		}
+		return nil
+	})
+	took := time.Since(withdrawn)
+	told := s.told.of(s.Name("withdrawn/cart:1"))
+	t.Logf("everybody knew after %v, for %d requests: %+v", took.Round(time.Second), asked()-before, told)
+	if took > 90*time.Second || asked()-before > 2 || len(told) != 1 || told[0].Status != "UNTRUSTED" || told[0].Previous != "TRUSTED" || len(told[0].Where) != 3 {
+		t.Errorf("%v, %d requests, told %+v", took, asked()-before, told)
+	}
 }
