@@ -168,6 +168,12 @@ func (c *Chain) Discover(ctx context.Context, ref Reference) (Subject, iter.Seq2
 	}, nil
 }
 
+// Attached gives what of one artifact type is attached to an image that has a digest,
+// unread and unproved, as Store.Candidates does.
+func (c *Chain) Attached(ctx context.Context, ref Reference, artifactType string) iter.Seq2[Candidate, error] {
+	return c.store.Candidates(ctx, Subject{Reference: ref, Digest: ref.Digest}, Wanted{ArtifactTypes: []string{artifactType}}).All
+}
+
 // everything is whatever is attached, wherever the chain looks.
 func (c *Chain) everything() []Wanted {
 	var all []Wanted

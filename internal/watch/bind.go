@@ -143,6 +143,7 @@ func (w *Watch) bind(c *container) {
 		w.checks[key] = found
 		if before := c.check; before != nil { // policies have changed, and tags have not
 			found.drift, found.sameImage, found.driftDue = before.drift, before.sameImage, before.driftDue
+			found.endOfLife, found.lifecycleDue = before.endOfLife, before.lifecycleDue
 		}
 		if key.chain != nil {
 			// The first look may use what is remembered: what policies have changed for

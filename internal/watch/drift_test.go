@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -165,4 +166,35 @@ func TestReplicasThatDifferShow(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAnEndOfLifeIsForetold within a day and an hour, of what hostile and strange dates
+// surround, and it stops nothing.
+func TestAnEndOfLifeIsForetold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := registry(indexDigest, []digest.Digest{indexDigest}, nil)
+		ends := time.Now().Add(3 * 24 * time.Hour)
+		for _, text := range []string{"", "soon", "99999999999-01-01", ends.AddDate(1, 0, 0).Format(time.RFC3339), ends.Format(time.DateOnly)} {
+			store.List(subject(indexDigest), verifier.Candidate{
+				Descriptor: ocispec.Descriptor{Digest: digest.FromString(text)}, ArtifactType: lifecycleType,
+				Manifest: ocispec.Manifest{Annotations: map[string]string{lifecycleEndOfLife: text}},
+			}, nil)
+		}
+		sc := newScene(t, store)
+		sc.run(t, func() {
+			sc.add(podRunning("shop", "cart", indexDigest))
+			settle(25 * time.Hour)
+			got := sc.Forecast(time.Now().Add(Horizon), nil)
+			if len(got) != 1 || got[0].What != EndOfLife || got[0].At.Format(time.DateOnly) != ends.Format(time.DateOnly) || got[0].Workloads[0] != "Pod/cart" {
+				t.Errorf("%+v", got)
+			}
+			if got := sc.Forecast(time.Now().Add(24*time.Hour), nil); len(got) != 0 {
+				t.Errorf("within a day: %+v", got)
+			}
+			settle(3 * 24 * time.Hour)
+			if got := sc.statuses()["shop "+image]; got != "TRUSTED" || sc.Summary(nil).Ending != 0 {
+				t.Errorf("%s", got)
+			}
+		})
+	})
 }

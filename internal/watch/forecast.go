@@ -13,10 +13,12 @@ import (
 const Horizon = 30 * 24 * time.Hour
 
 // Ending is an image that will not be let run any more from some time on, if nobody
-// does anything, with the workloads that this would strand.
+// does anything, or that its publisher will not maintain; with the workloads that this
+// would strand.
 type Ending struct {
 	At time.Time `json:"at"`
-	// What ends: a signature, a certificate or an exemption; Name says which.
+	// What ends: a signature, a certificate or an exemption, of which Name says which, or
+	// the EndOfLife that its publisher announces, which nobody has signed.
 	What      verifier.EndKind `json:"what"`
 	Name      string           `json:"name,omitempty"`
 	Namespace string           `json:"namespace"`
@@ -30,13 +32,14 @@ type Ending struct {
 func (w *Watch) Forecast(until time.Time, allowed func(string) bool) []Ending {
 	list := []Ending{}
 	for _, row := range w.Rows(Filter{Allowed: allowed}) {
-		if row.Ends == nil || row.Ends.After(until) {
-			continue
+		for _, end := range []verifier.End{row.ending, {What: EndOfLife, At: row.endOfLife}} {
+			if end.At.IsZero() || end.At.After(until) {
+				continue
+			}
+			list = append(list, Ending{
+				At: end.At, What: end.What, Name: end.Name, Namespace: row.Namespace, Image: row.Image, Digest: row.Digest, Policy: row.Policy, Workloads: row.Workloads(),
+			})
 		}
-		list = append(list, Ending{
-			At: *row.Ends, What: row.ending.What, Name: row.ending.Name, Namespace: row.Namespace, Image: row.Image, Digest: row.Digest,
-			Policy: row.Policy, Workloads: row.Workloads(),
-		})
 	}
 	slices.SortStableFunc(list, func(a, b Ending) int {
 		return cmp.Or(a.At.Compare(b.At), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Image, b.Image))

@@ -93,7 +93,7 @@ func (s *Server) forecastPage(w http.ResponseWriter, _ *http.Request, allowed fu
 	endings := s.watch.Forecast(time.Now().Add(Horizon), allowed)
 	s.render(w, http.StatusOK, document("What ends", true, h.Section(h.ID("results"),
 		h.H2(g.Textf("What ends within 30 days: %d", len(endings))),
-		h.P(h.Class("message"), g.Text("From then on these images are not let run any more, if nobody does anything. Sign them again, renew the certificate, or see that the exemption is not needed any more.")),
+		h.P(h.Class("message"), g.Text("From then on these images are not let run any more, if nobody does anything. Sign them again, renew the certificate, or see that the exemption is not needed any more. An end-of-life is what the publisher announces, unsigned: it stops nothing.")),
 		g.If(len(endings) > 0, h.Div(h.Class("scroll"), h.Table(
 			h.THead(h.Tr(g.Map([]string{"When", "What", "Namespace", "Image", "Used by"}, func(name string) g.Node { return h.Th(h.Scope("col"), g.Text(name)) }))),
 			h.TBody(g.Map(endings[:min(len(endings), maxLimit)], func(e Ending) g.Node {

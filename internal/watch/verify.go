@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -88,6 +89,7 @@ type chain interface {
 	Verify(context.Context, verifier.Reference) (verifier.Verdict, error)
 	Resolve(context.Context, verifier.Reference) (verifier.Subject, error)
 	Contents(context.Context, verifier.Reference) (verifier.Contents, error)
+	Attached(ctx context.Context, ref verifier.Reference, artifactType string) iter.Seq2[verifier.Candidate, error]
 	Policies() string
 }
 

@@ -41,7 +41,8 @@ type Row struct {
 	// Evidence is shown for single images only.
 	Evidence []Evidence `json:"evidence,omitempty"`
 
-	ending verifier.End
+	ending    verifier.End
+	endOfLife time.Time
 }
 
 // Workloads are those that use it, each once, in their order.
@@ -216,7 +217,7 @@ func (r *row) shown(status Status) Row {
 	if c := r.worst(); c != nil {
 		o := c.outcome
 		row.Reason, row.Message, row.Remedy, row.Policy, row.Subject, row.Evidence = o.Reason, o.Message, o.Remedy, o.Policy, o.Digest.String(), o.Evidence
-		row.NextAt, row.Ends, row.ending = some(c.due), some(o.Ends.At), o.Ends
+		row.NextAt, row.Ends, row.ending, row.endOfLife = some(c.due), some(o.Ends.At), o.Ends, c.endOfLife
 		if c.trouble.Status != "" {
 			row.Trouble = c.trouble.Message
 			if v := c.verdict; v.Status != "" {

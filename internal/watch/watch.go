@@ -139,10 +139,13 @@ type check struct {
 	drift    *Drift // from what the reference names
 	// sameImage are the digests by which its reference names it; none: it was not looked.
 	sameImage []digest.Digest
-	driftDue  time.Time // when that is looked at again
-	index     int       // in the queue; -1: in nobody's
-	afresh    bool      // whether the next look is past what is remembered
-	gone      bool
+	// endOfLife is when its publisher says that it ends; zero: they do not.
+	endOfLife, lifecycleDue time.Time
+
+	driftDue time.Time // when that is looked at again
+	index    int       // in the queue; -1: in nobody's
+	afresh   bool      // whether the next look is past what is remembered
+	gone     bool
 }
 
 // rowKey names an image in a namespace.
@@ -249,6 +252,7 @@ func (w *Watch) look(ctx context.Context, c *check) {
 	outcome := verify(bounded, c.key.chain, c.running)
 	if outcome.Status != StatusError {
 		w.lookForDrift(bounded, c)
+		w.lookForLifecycle(bounded, c)
 	}
 	if ctx.Err() != nil {
 		return
