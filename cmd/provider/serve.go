@@ -57,7 +57,7 @@ func serveCommand() *cobra.Command {
 		},
 	}
 	flags := command.Flags()
-	o.processOptions.add(flags, ":6001", "where Gatekeeper asks, over TLS 1.3")
+	o.add(flags, ":6001", "where Gatekeeper asks, over TLS 1.3")
 	flags.StringVar(&o.certFile, "tls-cert", "", "our certificate in PEM; watched")
 	flags.StringVar(&o.keyFile, "tls-key", "", "our private key in PEM; watched")
 	flags.StringVar(&o.clientCA, "client-ca", "", "the authority of Gatekeeper's certificate in PEM; watched")

@@ -49,7 +49,7 @@ func watchCommand() *cobra.Command {
 		},
 	}
 	flags := command.Flags()
-	o.processOptions.add(flags, "127.0.0.1:8080", "where the API is, over plain HTTP: for kubectl port-forward, or a proxy with TLS in the same pod")
+	o.add(flags, "127.0.0.1:8080", "where the API is, over plain HTTP: for kubectl port-forward, or a proxy with TLS in the same pod")
 	flags.StringVar(&o.state, "state", "", "a directory that keeps what was last known of images, and for 90 days what became of them; empty: none")
 	flags.StringVar(&o.notify, "notify", "", "a directory, as a Secret is mounted, with the services to tell what became of images: NAME.slack, .teams, .webhook, .cloudevents or .alertmanager with a URL each; empty: none")
 	flags.BoolVar(&o.reports, "reports", false, "write in each namespace a report of what runs there and should not: openreports.io, else wgpolicyk8s.io, where the cluster has one of them")
