@@ -119,8 +119,15 @@ func rowDetail(row Row, now time.Time) g.Node {
 			fact("So since", g.Text(since(row.Since, now))), fact("Looked at", g.Text(since(row.CheckedAt, now)+" ago")),
 			g.If(row.Ends != nil, fact("Until", instant(row.Ends), g.Text(", when its "+string(row.ending.What)+" ends "+row.ending.Name))),
 		),
+		g.If(len(row.Rules) > 0, h.Div(h.Class("scroll"), h.Table(
+			h.Caption(g.Text("Rule by rule")),
+			h.THead(h.Tr(g.Map([]string{"Rule", "Outcome", "Why"}, func(name string) g.Node { return h.Th(h.Scope("col"), g.Text(name)) }))),
+			h.TBody(g.Map(row.Rules, func(r Rule) g.Node {
+				return h.Tr(h.Td(g.Text(strings.Repeat("· ", r.Depth)+strings.TrimSpace(r.Rule+" "+r.Name))), h.Td(g.Text(r.Outcome)), h.Td(g.Text(r.Message)))
+			})),
+		))),
 		g.If(len(row.Evidence) > 0, h.Div(h.Class("scroll"), h.Table(
-			h.Caption(g.Text("Evidence, rule by rule")),
+			h.Caption(g.Text("Evidence that was found")),
 			h.THead(h.Tr(g.Map([]string{"Check", "Outcome", "Signer", "Evidence", "Why"}, func(name string) g.Node { return h.Th(h.Scope("col"), g.Text(name)) }))),
 			h.TBody(g.Map(row.Evidence, func(e Evidence) g.Node {
 				return h.Tr(h.Td(g.Text(e.Check+" ("+e.Scheme+")")), h.Td(g.Text(e.Outcome)), h.Td(g.Text(e.Signer)), h.Td(h.Code(g.Text(short(e.Digest))), g.Text(" "+e.ArtifactType)), h.Td(g.Text(e.Message)))

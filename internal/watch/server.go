@@ -214,7 +214,7 @@ func (s *Server) matching(r *http.Request, allowed func(string) bool) (rows []Ro
 	}
 	rows = s.watch.Rows(f)
 	for i := range rows {
-		rows[i].Evidence = nil
+		rows[i].Rules, rows[i].Evidence = nil, nil
 	}
 	if !order(rows, q.Get("sort")) {
 		return nil, "sort is one of namespace, image, status, since, checked, ends, or the same with - before it"

@@ -25,7 +25,9 @@ type Outcome struct {
 	Policy          string
 	// Digest that was judged; empty where nothing was resolved.
 	Digest digest.Digest
-	// Evidence that was found, and what each check made of it.
+	// Rules are what each rule of the policies came to; Evidence what was found, and what
+	// each check made of it.
+	Rules    []Rule
 	Evidence []Evidence
 	// At is when it was found out, and Until when it may be something else.
 	At, Until time.Time
@@ -37,7 +39,7 @@ type Outcome struct {
 func settled(v verifier.Verdict) Outcome {
 	return Outcome{
 		Status: Status(v.Status()), Reason: v.Reason(), Message: v.Message(), Remedy: v.Remedy(), Policy: v.Policy(),
-		Digest: v.Digest(), Evidence: evidenceOf(v.Tree()), At: time.Now(), Until: v.ValidUntil(), Ends: v.Ends(),
+		Digest: v.Digest(), Rules: rulesOf(v.Tree()), Evidence: evidenceOf(v.Tree()), At: time.Now(), Until: v.ValidUntil(), Ends: v.Ends(),
 	}
 }
 
@@ -74,6 +76,42 @@ func evidenceOf(tree verifier.Node) []Evidence {
 			e.Reason, e.Message = r.Finding.Err.Reason, r.Finding.Err.Message
 		}
 		list = append(list, e)
+	}
+	return list
+}
+
+// maxRules is how many rules of an image's policies are shown.
+const maxRules = 64
+
+// Rule is what a rule of a policy came to.
+type Rule struct {
+	// Depth in the policy's tree.
+	Depth   int    `json:"depth"`
+	Rule    string `json:"rule"`
+	Name    string `json:"name,omitempty"`
+	Outcome string `json:"outcome"`
+	Message string `json:"message,omitempty"`
+}
+
+// rulesOf are a tree's rules, each before those below it.
+func rulesOf(tree verifier.Node) []Rule {
+	var list []Rule
+	var walk func(n verifier.Node, depth int)
+	walk = func(n verifier.Node, depth int) {
+		if len(list) == maxRules {
+			return
+		}
+		r := Rule{Depth: depth, Rule: n.Rule, Name: n.Name, Outcome: fmt.Sprint(n.Outcome)}
+		if n.Err != nil {
+			r.Message = n.Err.Message
+		}
+		list = append(list, r)
+		for _, child := range n.Children {
+			walk(child, depth+1)
+		}
+	}
+	for _, policy := range tree.Children { // the tree itself is that all policies hold
+		walk(policy, 0)
 	}
 	return list
 }

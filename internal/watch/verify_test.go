@@ -129,3 +129,16 @@ func TestImageIDsThatAreNone(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatEachRuleCameToIsShown, a policy before its rules.
+func TestWhatEachRuleCameToIsShown(t *testing.T) {
+	r, err := runningOf(image, "shop.example.com/cart@"+indexDigest.String(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := verify(context.Background(), trusting(registry(indexDigest, nil, []digest.Digest{indexDigest})), r)
+	if len(o.Rules) != 2 || o.Rules[0].Rule != "policy" || o.Rules[0].Name != "production" || o.Rules[0].Depth != 0 || o.Rules[0].Outcome != "denied" ||
+		o.Rules[1].Name != "signed" || o.Rules[1].Depth != 1 || o.Rules[1].Message == "" {
+		t.Errorf("%+v", o.Rules)
+	}
+}

@@ -38,7 +38,8 @@ type Row struct {
 	Drift []Drift `json:"drift,omitempty"`
 	// Subject is the digest that was judged, of a manifest or index.
 	Subject string `json:"subject,omitempty"`
-	// Evidence is shown for single images only.
+	// Rules and Evidence are shown for single images only.
+	Rules    []Rule     `json:"rules,omitempty"`
 	Evidence []Evidence `json:"evidence,omitempty"`
 
 	ending    verifier.End
@@ -216,7 +217,8 @@ func (r *row) shown(status Status) Row {
 	}
 	if c := r.worst(); c != nil {
 		o := c.outcome
-		row.Reason, row.Message, row.Remedy, row.Policy, row.Subject, row.Evidence = o.Reason, o.Message, o.Remedy, o.Policy, o.Digest.String(), o.Evidence
+		row.Reason, row.Message, row.Remedy, row.Policy, row.Subject = o.Reason, o.Message, o.Remedy, o.Policy, o.Digest.String()
+		row.Rules, row.Evidence = o.Rules, o.Evidence
 		row.NextAt, row.Ends, row.ending, row.endOfLife = some(c.due), some(o.Ends.At), o.Ends, c.endOfLife
 		if c.trouble.Status != "" {
 			row.Trouble = c.trouble.Message
