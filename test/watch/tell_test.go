@@ -50,6 +50,22 @@ func (s *scene) define(t *testing.T, module, file string) {
 	must(t, s.startWatcher(t.Context()))
 }
 
+// undefine has the cluster not know objects.
+func (s *scene) undefine(t *testing.T, name string) {
+	t.Helper()
+	definition := &unstructured.Unstructured{}
+	definition.SetAPIVersion("apiextensions.k8s.io/v1")
+	definition.SetKind("CustomResourceDefinition")
+	definition.SetName(name)
+	must(t, client.IgnoreNotFound(s.Client.Delete(t.Context(), definition)))
+	eventually(t, func(ctx context.Context) error {
+		if err := s.Client.Get(ctx, client.ObjectKey{Name: name}, definition.DeepCopy()); !apierrors.IsNotFound(err) {
+			return fmt.Errorf("%s is still there: %w", name, err)
+		}
+		return nil
+	})
+}
+
 // TestWhatShouldNotRunIsReported: in one report a namespace, whose summary is exact,
 // that is written on change only, and is none but ours to keep.
 func TestWhatShouldNotRunIsReported(t *testing.T) {
@@ -85,6 +101,7 @@ func TestWhatShouldNotRunIsReported(t *testing.T) {
 			return nil
 		}
 	}
+	s.undefine(t, "reports.openreports.io") // as another test has it
 	s.define(t, policyReports, "config/crds/policyreport/wgpolicyk8s.io_policyreports.yaml")
 	eventually(t, counts("wgpolicyk8s.io/v1alpha2", "PolicyReport"))
 	s.define(t, openReports, "config/crd/openreports.io_reports.yaml")
