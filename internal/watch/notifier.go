@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 const (
@@ -191,6 +193,11 @@ func (n *Notifier) remember(ctx context.Context) bool {
 	for n.options.Kept != nil {
 		var err error
 		if kept, err = n.options.Kept.Load(ctx); err == nil {
+			break
+		}
+		if apierrors.IsForbidden(err) {
+			n.options.Log.WarnContext(ctx, "what is told cannot be kept: it is told again after a restart", slog.Any("error", err))
+			n.options.Kept = nil
 			break
 		}
 		n.options.Log.WarnContext(ctx, "nobody can be told anything yet", slog.Any("error", err))

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 )
 
 // services are those that notices are sent to, by host. It is a http.RoundTripper.
@@ -73,6 +75,8 @@ type keptInMemory struct {
 	mu    sync.Mutex // guards all below
 	saved map[string]Told
 	away  bool
+	// forbidden is that we have no right to it.
+	forbidden bool
 }
 
 func (k *keptInMemory) Load(context.Context) (map[string]Told, error) {
@@ -80,6 +84,9 @@ func (k *keptInMemory) Load(context.Context) (map[string]Told, error) {
 	defer k.mu.Unlock()
 	if k.away {
 		return nil, errors.New("the API server is away")
+	}
+	if k.forbidden {
+		return nil, fmt.Errorf("read it: %w", apierrors.NewForbidden(schema.GroupResource{Resource: "configmaps"}, "countersign-watch", nil))
 	}
 	return maps.Clone(k.saved), nil
 }
@@ -392,6 +399,22 @@ func TestWhoeverWatchesNextTellsNothingTwice(t *testing.T) {
 			settle(time.Minute)
 			want("then", "UNTRUSTED")
 		})
+	})
+}
+
+// TestWithoutTheRightToKeepIt people are told all the same.
+func TestWithoutTheRightToKeepIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &services{}
+		e := &teller{sinks: []Sink{{Name: "ops", Kind: SinkWebhook, URL: "https://ops.example.com"}}, kept: &keptInMemory{forbidden: true}, absent: map[string]bool{}}
+		e.run(t, s, func(n *Notifier) {
+			bad := became("shop", "", "UNTRUSTED")
+			n.Tell(keyOf(bad), bad)
+			settle(time.Minute)
+		})
+		if len(s.bodies) != 1 {
+			t.Errorf("told: %v", s.bodies)
+		}
 	})
 }
 
