@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +24,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/countersign-dev/countersign/internal/admission"
@@ -164,30 +166,32 @@ func (s *scene) start(ctx context.Context, dir string) (err error) {
 
 // rights are what the chart gives its ServiceAccount.
 func (s *scene) rights(ctx context.Context) error {
-	helm, err := tools.Build(ctx, tools.Helm(), os.Stderr)
+	objects, err := charted(ctx, "watch.policiesConfigMap=policies", "watch.notifySecret=notify")
 	if err != nil {
 		return err
 	}
+	return s.Apply(ctx, objects...)
+}
+
+// charted is what the chart has for a watcher with these values, but its Deployment.
+func charted(ctx context.Context, values ...string) ([]*unstructured.Unstructured, error) {
+	helm, err := tools.Build(ctx, tools.Helm(), os.Stderr)
+	if err != nil {
+		return nil, err
+	}
+	arguments := []string{"template", "countersign", "../../charts/countersign", "--namespace", namespace, "--kube-version", "1.36", "--set", "watch.enabled=true", "--show-only", "templates/watch.yaml"}
+	for _, value := range values {
+		arguments = append(arguments, "--set", value)
+	}
 	var said strings.Builder
-	command := exec.CommandContext(ctx, helm, "template", "countersign", "../../charts/countersign", "--namespace", namespace, "--kube-version", "1.36",
-		"--set", "watch.enabled=true", "--set", "watch.policiesConfigMap=policies", "--set", "watch.notifySecret=notify", "--show-only", "templates/watch.yaml")
+	command := exec.CommandContext(ctx, helm, arguments...)
 	command.Stderr = &said
 	out, err := command.Output()
 	if err != nil {
-		return fmt.Errorf("helm template: %w: %s", err, said.String())
+		return nil, fmt.Errorf("helm template: %w: %s", err, said.String())
 	}
 	objects, err := kubeyaml.Parse(out)
-	if err != nil {
-		return err
-	}
-	for _, object := range objects {
-		if object.GetKind() != "Deployment" {
-			if err := s.Apply(ctx, object); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return slices.DeleteFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == "Deployment" }), err
 }
 
 // startWatcher runs the binary as the Deployment does, but for its addresses.
