@@ -74,6 +74,8 @@ type standing struct {
 // revision is what a Snapshot is made of.
 type revision struct {
 	documents []*Document
+	// kept are those of them that stand in no file any more, because theirs has an error.
+	kept map[*Document]bool
 	// dark reports whether a document may stay dark: nothing was known of its
 	// file when the process started, and the file was never whole since.
 	dark func(*Document) bool
@@ -98,7 +100,11 @@ func (b *builder) build(r revision) *Snapshot {
 		}
 	}
 	for _, id := range slices.SortedFunc(maps.Keys(versions), compareIDs) {
-		all = append(all, b.stand(id, versions[id], r.sources))
+		s := b.stand(id, versions[id], r.sources)
+		if s.state == StateReady && r.kept[s.doc] {
+			s.state = StateLastGood
+		}
+		all = append(all, s)
 	}
 	b.refuseTwins(all, r.sources)
 	for _, doc := range unknown {

@@ -28,7 +28,7 @@ func documentFiles(path string) ([]string, error) {
 
 // readAll reads the documents, and decides which versions of them count.
 func (s *Source) readAll(first bool) revision {
-	r := revision{sources: newSources(nil).with(s.options.Environment.Vaults)}
+	r := revision{kept: map[*Document]bool{}, sources: newSources(nil).with(s.options.Environment.Vaults)}
 	paths, err := documentFiles(s.options.Path)
 	if err != nil { // keep what there is
 		r.problems = append(r.problems, Problem{
@@ -48,6 +48,9 @@ func (s *Source) readAll(first bool) revision {
 	for _, path := range paths {
 		documents, problems := now[path].inForce(path, s.files[path], here)
 		r.documents, r.problems = append(r.documents, documents...), append(r.problems, problems...)
+		for _, doc := range now[path].kept {
+			r.kept[doc] = true
+		}
 	}
 	s.files = now
 	r.dark = func(doc *Document) bool { return now[doc.File].dark() }

@@ -241,6 +241,10 @@ func TestFileWithAnErrorRemovesNothing(t *testing.T) {
 	e := edit(t, map[string]string{"a.yaml": cluster("a", `"a.example/**"`) + cluster("b", `"b.example/**"`) + cluster("c", `"c.example/**"`)})
 	e.put(map[string]string{"a.yaml": cluster("a", `"a.example/**"`) + brokenPolicy("b", "b.example/**")})
 	e.ask(want{"c.example/x", "c"}, want{"b.example/x", "b"})
+	e.states("a: ready", "b: last good", "c: last good") // c is not in the file any more
+	e.put(map[string]string{"a.yaml": cluster("a", `"a.example/**"`) + cluster("b", `"b.example/**"`) + cluster("c", `"c.example/**"`)})
+	e.states("a: ready", "b: ready", "c: ready")
+	e.put(map[string]string{"a.yaml": cluster("a", `"a.example/**"`) + brokenPolicy("b", "b.example/**")})
 	e.put(map[string]string{"a.yaml": cluster("a", `"a.example/**"`)})
 	e.ask(want{"a.example/x", "a"}, want{"c.example/x", "REFUSED POLICY_NOT_FOUND"}, want{"b.example/x", "REFUSED POLICY_NOT_FOUND"})
 }
