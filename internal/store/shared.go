@@ -28,6 +28,9 @@ const (
 	// in the next room takes. Once it is longer, it is not asked until it answers
 	// somebody who does not wait.
 	sharedPatience = 5 * time.Millisecond
+	// sharedConnect is how long a question may take that nobody waits for any more, with
+	// the connection that it needs.
+	sharedConnect = time.Second
 	// sharedProbe is how often that is tried, at first; it doubles up to
 	// maxSharedProbe.
 	sharedProbe, maxSharedProbe = 100 * time.Millisecond, 30 * time.Second
@@ -175,9 +178,12 @@ func (s *Shared) answers() bool {
 		}
 		client = made
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), sharedPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), sharedConnect)
 	defer cancel()
-	err := client.Do(ctx, client.B().Ping().Build()).Error()
+	err := client.Do(ctx, client.B().Ping().Build()).Error() // which connects, where the connection has ended
+	if err == nil {
+		_, err = patient(ctx, func(ctx context.Context) ([]byte, error) { return nil, client.Do(ctx, client.B().Ping().Build()).Error() })
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.client = client
@@ -204,9 +210,9 @@ func (s *Shared) get(ctx context.Context, key string) ([]byte, bool) {
 		s.misses.Add(1)
 		return nil, false
 	}
-	patient, cancel := context.WithTimeout(ctx, sharedPatience)
-	defer cancel()
-	data, err := client.Do(patient, client.B().Getrange().Key(sharedPrefix+key).Start(0).End(maxSharedBytes).Build()).AsBytes()
+	data, err := patient(ctx, func(ctx context.Context) ([]byte, error) {
+		return client.Do(ctx, client.B().Getrange().Key(sharedPrefix+key).Start(0).End(maxSharedBytes).Build()).AsBytes()
+	})
 	if err != nil && ctx.Err() == nil {
 		s.log.Warn("the shared cache does not answer in time, and is left alone", slog.Any("error", err))
 		s.probe()
@@ -216,6 +222,33 @@ func (s *Shared) get(ctx context.Context, key string) ([]byte, bool) {
 		return nil, false
 	}
 	return data, true
+}
+
+// patient waits for an answer as long as anybody waits for one. The question itself may
+// take longer: given up, it would take its connection along, and to a server that is far
+// or busy a new one takes longer than that.
+func patient(ctx context.Context, ask func(context.Context) ([]byte, error)) ([]byte, error) {
+	type answer struct {
+		data []byte
+		err  error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sharedConnect)
+		defer cancel()
+		data, err := ask(ctx)
+		answered <- answer{data, err}
+	}()
+	timer := time.NewTimer(sharedPatience)
+	defer timer.Stop()
+	select {
+	case a := <-answered:
+		return a.data, a.err
+	case <-timer.C:
+		return nil, errors.New("no answer within " + sharedPatience.String())
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // put writes a value behind the caller. Whether it was written nobody learns.
@@ -234,7 +267,7 @@ func (s *Shared) put(key string, data []byte, ttl time.Duration) {
 	}
 	go func() {
 		defer func() { <-s.writes }()
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), sharedConnect)
 		defer cancel()
 		err := client.Do(ctx, client.B().Set().Key(sharedPrefix+key).Value(valkey.BinaryString(data)).PxMilliseconds(ttl.Milliseconds()).Build()).Error()
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -400,6 +401,21 @@ func TestAFullServerHarmsNobody(t *testing.T) {
 type gate struct {
 	address string
 	silent  atomic.Bool
+	// far is how long a new connection takes.
+	far atomic.Int64
+
+	mu    sync.Mutex // guards all below
+	conns []net.Conn
+}
+
+// cut ends all connections.
+func (g *gate) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, conn := range g.conns {
+		_ = conn.Close()
+	}
+	g.conns = nil
 }
 
 func newGate(t *testing.T, target string) *gate {
@@ -419,7 +435,14 @@ func newGate(t *testing.T, target string) *gate {
 				_ = conn.Close()
 				continue
 			}
-			go func() { _, _ = io.Copy(up, conn); _ = up.Close() }()
+			g.mu.Lock()
+			g.conns = append(g.conns, conn)
+			g.mu.Unlock()
+			go func() {
+				time.Sleep(time.Duration(g.far.Load()))
+				_, _ = io.Copy(up, conn)
+				_ = up.Close()
+			}()
 			go func() {
 				buffer := make([]byte, 1<<16)
 				for {
@@ -496,6 +519,27 @@ func TestASilentServerCostsMilliseconds(t *testing.T) {
 	if dead > without+10*time.Millisecond {
 		t.Errorf("with a dead server a look took %v, and without one %v", dead, without)
 	}
+}
+
+// TestAServerThatIsFar is used again when its connections have ended, although a new one
+// takes longer than anybody waits for an answer.
+func TestAServerThatIsFar(t *testing.T) {
+	s := start(t)
+	g := newGate(t, s.address)
+	r := registrytest.Start(t, registrytest.Options{})
+	signed(t, r, "v1", "an envelope")
+	through := shared(t, "redis://"+g.address)
+	warm(t, s, r, through, "v1")
+	g.far.Store(int64(30 * time.Millisecond))
+	g.cut()
+	eventually(t, func() error {
+		before := through.Stats().Hits
+		newReplica(t, r, through).look(t, "v1")
+		if through.Stats().Hits == before {
+			return errors.New("it is left alone")
+		}
+		return nil
+	})
 }
 
 // TestAServerThatIsAwayAtTheStart keeps nobody from starting.
