@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	coordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/leaderelection"
@@ -32,6 +34,7 @@ type Lease struct{ Namespace, Name, Identity string }
 func Lead(ctx context.Context, config *rest.Config, lease Lease, work func(context.Context) error) error {
 	config = rest.CopyConfig(config)
 	config.Timeout = leaseRenewal / 2
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return onceTransport{next} })
 	leases, err := coordinationv1.NewForConfig(config) // the whole set of clients is megabytes
 	if err != nil {
 		return fmt.Errorf("lease %s/%s: %w", lease.Namespace, lease.Name, err)
@@ -81,6 +84,19 @@ func Lead(ctx context.Context, config *rest.Config, lease Lease, work func(conte
 		return err
 	}
 	return nil
+}
+
+// onceTransport keeps the client from asking ten times where a connection ends: how
+// often is patientLock's to say.
+type onceTransport struct{ next http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (t onceTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.next.RoundTrip(req)
+	if err != nil && (utilnet.IsProbableEOF(err) || utilnet.IsConnectionReset(err)) {
+		return nil, errors.New("the API server ended the connection")
+	}
+	return resp, err
 }
 
 // patientLock leaves an API server alone that does not answer, ever longer.
