@@ -182,7 +182,9 @@ func (s *Shared) answers() bool {
 	defer cancel()
 	err := client.Do(ctx, client.B().Ping().Build()).Error() // which connects, where the connection has ended
 	if err == nil {
-		_, err = patient(ctx, func(ctx context.Context) ([]byte, error) { return nil, client.Do(ctx, client.B().Ping().Build()).Error() })
+		_, err = patient(ctx, func(ctx context.Context) ([]byte, error) {
+			return nil, client.Do(ctx, client.B().Ping().Build()).Error()
+		})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
