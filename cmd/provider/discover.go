@@ -107,7 +107,7 @@ func look(ctx context.Context, chain *verifier.Chain, ref verifier.Reference) (a
 		return attached{}, err
 	}
 	judged := map[digest.Digest][]verifier.Report{}
-	verdict, err := chain.Examine(ctx, ref)
+	verdict, err := chain.Examine(ctx, verifier.Request{Image: ref})
 	for _, report := range newAnswer(ref.String(), verdict, err, 0).tree.AllReports() {
 		judged[report.Candidate.Descriptor.Digest] = append(judged[report.Candidate.Descriptor.Digest], report)
 	}

@@ -32,15 +32,16 @@ func verifyCommand() *cobra.Command {
 }
 
 // verify makes one decision as the door does: parse, select, ask the chain.
-func (a *app) verify(ctx context.Context, image, namespace string, ask func(*verifier.Chain, context.Context, verifier.Reference) (verifier.Verdict, error)) answer {
+func (a *app) verify(ctx context.Context, image, namespace string, ask func(*verifier.Chain, context.Context, verifier.Request) (verifier.Verdict, error)) answer {
 	start := time.Now()
 	ref, err := verifier.ParseReference(image)
 	if err != nil {
 		return newAnswer(image, verifier.Refuse(image, verifier.AsError(err)), nil, time.Since(start))
 	}
-	chain, verdict := a.Snapshot().For(verifier.Request{Namespace: namespace, Image: ref})
+	request := verifier.Request{Namespace: namespace, Image: ref}
+	chain, verdict := a.Snapshot().For(request)
 	if chain != nil {
-		verdict, err = ask(chain, ctx, ref)
+		verdict, err = ask(chain, ctx, request)
 	}
 	return newAnswer(image, verdict, err, time.Since(start))
 }

@@ -93,7 +93,7 @@ func compile(env Environment, doc *Document, m material) (*policy, []Problem) {
 		hosts: map[string]bool{},
 		rule: verifier.Policy{
 			Name: doc.displayName(), Owner: spec.Owner, HelpURL: spec.HelpURL,
-			AuditOnly: spec.Mode == api.ModeAudit, AllowUnreachable: spec.WhenUndecided == api.WhenUndecidedAllow,
+			AuditOnly: spec.Mode == api.ModeAudit, AllowAway: spec.WhenUndecided == api.WhenUndecidedAllow,
 		},
 	}
 	for i, text := range spec.Images {

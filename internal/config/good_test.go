@@ -135,7 +135,7 @@ func TestWhoseRegistryOptionsCount(t *testing.T) {
 			t.Errorf("%s: %s", key, verdict.Message())
 			continue
 		}
-		if _, err := chain.Verify(t.Context(), ref); err == nil || !strings.HasSuffix(verifier.AsError(err).Message, "view of "+want) {
+		if _, err := chain.Verify(t.Context(), verifier.Request{Image: ref}); err == nil || !strings.HasSuffix(verifier.AsError(err).Message, "view of "+want) {
 			t.Errorf("%s: %v, want the view of %s", key, err, want)
 		}
 	}
@@ -161,7 +161,7 @@ func TestOneDocumentThatCrashesIsAlone(t *testing.T) {
 	if chain == nil {
 		t.Fatal("decided")
 	}
-	if _, err := chain.Verify(t.Context(), verifier.Reference{Registry: "b.example", Repository: "x"}); verifier.AsError(err).Reason != verifier.ReasonInternal {
+	if _, err := chain.Verify(t.Context(), verifier.Request{Image: verifier.Reference{Registry: "b.example", Repository: "x"}}); verifier.AsError(err).Reason != verifier.ReasonInternal {
 		t.Errorf("%v", err)
 	}
 }

@@ -130,7 +130,7 @@ func decision(t testing.TB, s *config.Snapshot, namespace, text string) string {
 	}
 	ctx, cancel := canceled(t)
 	defer cancel()
-	if reason := undecided(chain.Verify(ctx, image(t, text))); reason == verifier.ReasonPolicyInvalid || reason == verifier.ReasonKeysUnavailable {
+	if reason := undecided(chain.Verify(ctx, verifier.Request{Image: image(t, text)})); reason == verifier.ReasonPolicyInvalid || reason == verifier.ReasonKeysUnavailable {
 		return chain.Policies() + ": " + string(reason)
 	}
 	return chain.Policies()

@@ -104,7 +104,7 @@ func describe(s *Snapshot) string {
 		slices.SortFunc(entries, moreSpecific)
 		for _, e := range append(entries, x.wildcard...) {
 			p := e.policy
-			fmt.Fprintln(&b, p.ID, e.pattern.text, p.namespaces, p.delegate, p.skip, p.rule.Name, p.rule.Owner, p.rule.HelpURL, p.rule.AllowUnreachable, p.rule.AuditOnly)
+			fmt.Fprintln(&b, p.ID, e.pattern.text, p.namespaces, p.delegate, p.skip, p.rule.Name, p.rule.Owner, p.rule.HelpURL, p.rule.AllowAway, p.rule.AuditOnly)
 			if v, ok := p.store.(*viewed); ok {
 				fmt.Fprint(&b, v)
 			}

@@ -88,7 +88,7 @@ func (s *Server) verify(ctx context.Context, key string) answer {
 	chain, verdict := s.options.Select(request)
 	if chain != nil {
 		a.policy = chain.Policies()
-		if verdict, err = chain.Verify(ctx, request.Image); err != nil {
+		if verdict, err = chain.Verify(ctx, request); err != nil {
 			a.undecided = verifier.AsError(err)
 			return a
 		}

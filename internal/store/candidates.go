@@ -101,6 +101,14 @@ func (v *View) candidates(ctx context.Context, subject verifier.Subject, wanted 
 	}
 }
 
+// Candidate implements verifier.Store.
+func (v *View) Candidate(ctx context.Context, subject verifier.Subject, known verifier.Candidate) (verifier.Candidate, error) {
+	e := entry{descriptor: known.Descriptor, source: known.Source, suffix: known.TagSuffix}
+	wanted := verifier.Wanted{ArtifactTypes: []string{verifier.AnyArtifactType}}
+	f := v.candidate(ctx, v.client(subject.Reference.Registry), e, subject, wanted)
+	return f.candidate, f.err
+}
+
 // Exists implements verifier.Store.
 func (v *View) Exists(ctx context.Context, subject verifier.Subject) error {
 	c := v.client(subject.Reference.Registry)

@@ -109,6 +109,19 @@ func noSuchImage() error {
 	}
 }
 
+// ID implements verifier.Store: what a layout holds is read in one way.
+func (l *Layout) ID() string { return "" }
+
+// Away implements verifier.Store: a layout is here.
+func (l *Layout) Away(string) *verifier.Error { return nil }
+
+// Candidate implements verifier.Store.
+func (l *Layout) Candidate(ctx context.Context, subject verifier.Subject, known verifier.Candidate) (verifier.Candidate, error) {
+	e := entry{descriptor: known.Descriptor, source: known.Source, suffix: known.TagSuffix}
+	f := l.candidate(ctx, e, subject, verifier.Wanted{ArtifactTypes: []string{verifier.AnyArtifactType}})
+	return f.candidate, f.err
+}
+
 // Exists implements verifier.Store.
 func (l *Layout) Exists(_ context.Context, subject verifier.Subject) error {
 	if _, err := l.root.Stat(blobPath(subject.Digest)); err != nil {

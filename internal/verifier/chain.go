@@ -15,9 +15,9 @@ import (
 const (
 	// decisionBudget is how long one decision may be worked on, waited for or not.
 	decisionBudget = 10 * time.Second
-	// slowHostPatience is how long a caller waits for a host that did not answer
-	// in time before, so that one registry does not hold all of Gatekeeper's slots.
-	slowHostPatience = 300 * time.Millisecond
+	// slowImagePatience is how long a caller waits for an image that was not decided
+	// in time before, so that its retries do not hold Gatekeeper's slots.
+	slowImagePatience = 300 * time.Millisecond
 )
 
 // Chain verifies images under the policies that apply to them. Immutable but
@@ -82,17 +82,19 @@ func names(policies []Policy) string {
 // Policies names the policies that must hold, comma-separated.
 func (c *Chain) Policies() string { return c.names }
 
-// Verify judges the image. An error means undecided and is an *Undecided that
-// wraps an *Error. When ctx ends first the work goes on behind, within its own
-// budget, and the next call finds it or its results.
-func (c *Chain) Verify(ctx context.Context, ref Reference) (Verdict, error) {
+// Verify judges the requested image. An error means undecided and is an *Undecided
+// that wraps an *Error. When ctx ends first the work goes on, within its own budget,
+// and the next call finds it or its results; where the cause of ctx's end is an
+// *Error, that is why the image is undecided.
+func (c *Chain) Verify(ctx context.Context, request Request) (Verdict, error) {
+	ref := request.Image
 	if c.broken != nil {
 		return Verdict{}, c.undecided(Subject{Reference: ref, Digest: ref.Digest}, c.broken, Node{})
 	}
-	last, slow := c.memory.slow.Get(ref.Registry)
+	last, slow := c.memory.slow.Get(c.slowKey(ref))
 	if slow {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, slowHostPatience)
+		ctx, cancel = context.WithTimeout(ctx, slowImagePatience)
 		defer cancel()
 	}
 	key := ref.String()
@@ -100,7 +102,7 @@ func (c *Chain) Verify(ctx context.Context, ref Reference) (Verdict, error) {
 		key = "afresh " + key // who joined another's would see what that remembers
 	}
 	d, err := c.decisions.Do(ctx, key, decisionBudget, func(ctx context.Context) (decision, error) {
-		return c.work(ctx, ref), nil
+		return c.work(ctx, request), nil
 	})
 	if err != nil {
 		d = c.unseen(ref, c.interrupted(ref, err, last))
@@ -111,13 +113,17 @@ func (c *Chain) Verify(ctx context.Context, ref Reference) (Verdict, error) {
 	return d.verdict, nil
 }
 
+// slowKey names an image and the way in which this chain reads registries: what
+// another policy's registry options or credential met says nothing about it.
+func (c *Chain) slowKey(ref Reference) string { return c.store.ID() + " " + ref.String() }
+
 // Examine judges the image as Verify does, but looks at every candidate even
 // when the first is enough: for people who want to see all that is there.
-func (c *Chain) Examine(ctx context.Context, ref Reference) (Verdict, error) {
+func (c *Chain) Examine(ctx context.Context, request Request) (Verdict, error) {
 	if c.broken != nil {
-		return c.Verify(ctx, ref)
+		return c.Verify(ctx, request)
 	}
-	d := c.decide(ctx, ref, true)
+	d := c.decide(ctx, request.Image, true)
 	if d.undecided != nil {
 		return Verdict{}, d.undecided
 	}
@@ -186,14 +192,20 @@ func (c *Chain) everything() []Wanted {
 	return all
 }
 
-// interrupted explains why no decision was there in time.
+// interrupted explains why no decision was there in time. Last is why this image had
+// none before, or nil.
 func (c *Chain) interrupted(ref Reference, err error, last *Error) *Error {
-	var panicked *flight.PanicError
+	var (
+		panicked *flight.PanicError
+		stopped  *Error
+	)
 	switch {
 	case errors.As(err, &panicked):
 		return &Error{Reason: ReasonInternal, Message: "verification crashed", Remedy: "Report this with the trace id", Err: err}
+	case errors.As(err, &stopped):
+		return stopped
 	case last != nil:
-		return &Error{Reason: last.Reason, Message: last.Message + "; still trying", Remedy: last.Remedy, Err: err}
+		return &Error{Reason: ReasonTimeout, Message: last.Message + "; still trying", Remedy: last.Remedy, Err: err}
 	}
 	late := &Error{
 		Reason:  ReasonTimeout,
@@ -202,21 +214,19 @@ func (c *Chain) interrupted(ref Reference, err error, last *Error) *Error {
 		Err:     err,
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		c.memory.slow.Put(ref.Registry, late, 0, time.Now().Add(slowHostAge))
+		c.memory.slow.Put(c.slowKey(ref), late, 0, time.Now().Add(slowImageAge))
 	}
 	return late
 }
 
-// work makes one decision, and notes whether the host answered.
-func (c *Chain) work(ctx context.Context, ref Reference) decision {
-	select {
-	case c.memory.slots <- struct{}{}:
-		defer func() { <-c.memory.slots }()
-	case <-ctx.Done():
-		return c.unseen(ref, &Error{
-			Reason: ReasonLimitExceeded, Message: "too many images are being verified at once", Remedy: "Try again in a few seconds",
-		})
+// work makes one decision, and notes whether the image can be decided in time.
+func (c *Chain) work(ctx context.Context, request Request) decision {
+	ref := request.Image
+	leave, refused := c.memory.shares.enter(ctx, ref.Registry, request.Namespace)
+	if refused != nil {
+		return c.unseen(ref, refused)
 	}
+	defer leave()
 	d := c.decide(ctx, ref, c.exhaustive)
 	cause := d.away
 	if d.undecided != nil {
@@ -225,11 +235,11 @@ func (c *Chain) work(ctx context.Context, ref Reference) decision {
 	if cause != nil {
 		switch cause.Reason {
 		case ReasonRegistryUnreachable, ReasonRegistryThrottled, ReasonTimeout:
-			c.memory.slow.Put(ref.Registry, cause, 0, time.Now().Add(slowHostAge))
+			c.memory.slow.Put(c.slowKey(ref), cause, 0, time.Now().Add(slowImageAge))
 			return d
 		}
 	}
-	c.memory.slow.Delete(ref.Registry)
+	c.memory.slow.Delete(c.slowKey(ref))
 	return d
 }
 
@@ -244,12 +254,12 @@ func (c *Chain) decide(ctx context.Context, ref Reference, exhaustive bool) deci
 			return decision{verdict: verdict}
 		}
 	}
-	seen := c.look(ctx, subject, exhaustive)
-	d := c.conclude(subject, seen)
-	if d.undecided == nil && d.away == nil {
-		d.verdict.validUntil = earlier(seen.until, tagged(subject))
+	if !exhaustive && !IsAfresh(ctx) {
+		if d, ok := c.recall(ctx, subject); ok {
+			return d
+		}
 	}
-	return d
+	return c.listed(ctx, subject, exhaustive)
 }
 
 // unseen concludes for an image of which nothing could be seen.

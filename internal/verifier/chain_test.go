@@ -42,7 +42,7 @@ func newFixture(require verifier.Rule) fixture {
 
 func (f fixture) verify(t *testing.T) (verifier.Verdict, error) {
 	t.Helper()
-	return f.chain.Verify(t.Context(), reference(t, image))
+	return f.chain.Verify(t.Context(), verifier.Request{Image: reference(t, image)})
 }
 
 func reference(t *testing.T, s string) verifier.Reference {
@@ -243,7 +243,7 @@ func TestL05b_ARememberedFindingServesItsOwnSubjectAndRepositoryOnly(t *testing.
 	for i, test := range []struct{ image, want string }{
 		{image, "TRUSTED/TRUSTED"}, {"shop.example.com/cart:other", "UNTRUSTED/SUBJECT_MISMATCH"}, {"shop.example.com/copy:1.4", "TRUSTED/TRUSTED"},
 	} {
-		if got := answer(f.chain.Verify(t.Context(), reference(t, test.image))); got != test.want {
+		if got := answer(f.chain.Verify(t.Context(), verifier.Request{Image: reference(t, test.image)})); got != test.want {
 			t.Errorf("%s: got %s, want %s", test.image, got, test.want)
 		}
 		if reads := f.store.Calls("fetch"); reads != i+1 {
@@ -257,10 +257,10 @@ func TestL05_AnotherFingerprintIsAnotherFinding(t *testing.T) {
 	store.Sign(store.Tag(image, digestA), "alice")
 	before := verifier.NewChain([]verifier.Policy{{Name: "p", Require: verifiertest.Check("c", "alice")}}, store, memory)
 	after := verifier.NewChain([]verifier.Policy{{Name: "p", Require: verifiertest.Check("c", "bob")}}, store, memory)
-	if got := answer(before.Verify(t.Context(), reference(t, image))); got != "TRUSTED/TRUSTED" {
+	if got := answer(before.Verify(t.Context(), verifier.Request{Image: reference(t, image)})); got != "TRUSTED/TRUSTED" {
 		t.Error(got)
 	}
-	if got := answer(after.Verify(t.Context(), reference(t, image))); got != "UNTRUSTED/IDENTITY_NOT_TRUSTED" {
+	if got := answer(after.Verify(t.Context(), verifier.Request{Image: reference(t, image)})); got != "UNTRUSTED/IDENTITY_NOT_TRUSTED" {
 		t.Error("after the key was withdrawn:", got)
 	}
 }
@@ -279,7 +279,7 @@ func TestL41_AnImpatientCallerPoisonsNobody(t *testing.T) {
 		}
 		impatient, leave := context.WithCancel(t.Context())
 		left := make(chan string)
-		go func() { left <- answer(f.chain.Verify(impatient, reference(t, image))) }()
+		go func() { left <- answer(f.chain.Verify(impatient, verifier.Request{Image: reference(t, image)})) }()
 		synctest.Wait()
 		leave()
 		if got := <-left; got != "undecided/TIMEOUT" {
@@ -310,7 +310,7 @@ func TestASlowHostCostsLittleAndIsFoundInTheEnd(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 1800*time.Millisecond)
 			defer cancel()
 			start := time.Now()
-			got := answer(f.chain.Verify(ctx, reference(t, image)))
+			got := answer(f.chain.Verify(ctx, verifier.Request{Image: reference(t, image)}))
 			return got, time.Since(start)
 		}
 		if got, took := ask(); got != "undecided/TIMEOUT" || took != 1800*time.Millisecond {
@@ -326,23 +326,116 @@ func TestASlowHostCostsLittleAndIsFoundInTheEnd(t *testing.T) {
 	})
 }
 
-func TestWhenUndecidedAllowIsForAnAbsentRegistryOnly(t *testing.T) {
-	for reason, want := range map[verifier.Reason]string{
-		verifier.ReasonRegistryUnreachable:  "EXEMPT/EXEMPTED",
-		verifier.ReasonRegistryThrottled:    "EXEMPT/EXEMPTED",
-		verifier.ReasonRegistryUnauthorized: "undecided/REGISTRY_UNAUTHORIZED",
-		verifier.ReasonTimeout:              "undecided/TIMEOUT",
-		verifier.ReasonImageNotFound:        "undecided/IMAGE_NOT_FOUND",
-		verifier.ReasonSignatureNotFound:    "undecided/REGISTRY_INVALID", // a store cannot refuse
+// absent is a registry that a store cannot connect to.
+func absent(string) *verifier.Error {
+	return &verifier.Error{Reason: verifier.ReasonRegistryAway, Message: "the registry shop.example.com refused the connection"}
+}
+
+func TestL44_WhenUndecidedAllowIsForARegistryThatIsAwayOnly(t *testing.T) {
+	for name, c := range map[string]struct {
+		reason verifier.Reason
+		away   func(string) *verifier.Error
+		want   string
+	}{
+		"away":                        {verifier.ReasonRegistryAway, absent, "EXEMPT/EXEMPTED"},
+		"away a moment ago":           {verifier.ReasonRegistryAway, nil, "undecided/REGISTRY_AWAY"},
+		"one request failed":          {verifier.ReasonRegistryUnreachable, nil, "undecided/REGISTRY_UNREACHABLE"},
+		"one failed, now it is away":  {verifier.ReasonRegistryUnreachable, absent, "undecided/REGISTRY_UNREACHABLE"},
+		"throttled":                   {verifier.ReasonRegistryThrottled, absent, "undecided/REGISTRY_THROTTLED"},
+		"our own limit":               {verifier.ReasonLimitExceeded, absent, "undecided/LIMIT_EXCEEDED"},
+		"no credential":               {verifier.ReasonRegistryUnauthorized, absent, "undecided/REGISTRY_UNAUTHORIZED"},
+		"slow":                        {verifier.ReasonTimeout, absent, "undecided/TIMEOUT"},
+		"no such image":               {verifier.ReasonImageNotFound, absent, "undecided/IMAGE_NOT_FOUND"},
+		"a store that wants a denial": {verifier.ReasonSignatureNotFound, absent, "undecided/REGISTRY_INVALID"},
 	} {
-		store := &verifiertest.Store{BeforeResolve: func(context.Context, verifier.Reference) error {
-			return &verifier.Error{Reason: reason, Message: "m"}
+		store := &verifiertest.Store{Absent: c.away, BeforeResolve: func(context.Context, verifier.Reference) error {
+			return &verifier.Error{Reason: c.reason, Message: "m"}
 		}}
-		chain := verifier.NewChain([]verifier.Policy{{Name: "p", AllowUnreachable: true, Require: verifiertest.Check("a")}}, store, verifier.NewMemory(1<<20))
-		if got := answer(chain.Verify(t.Context(), reference(t, image))); got != want {
+		chain := verifier.NewChain([]verifier.Policy{{Name: "p", AllowAway: true, Require: verifiertest.Check("a")}}, store, verifier.NewMemory(1<<20))
+		if got := answer(chain.Verify(t.Context(), verifier.Request{Image: reference(t, image)})); got != c.want {
+			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// TestL44_ACandidateThatCannotBeJudgedIsNotAnAbsentRegistry, whatever keeps the
+// candidate beside it from being read.
+func TestL44_ACandidateThatCannotBeJudgedIsNotAnAbsentRegistry(t *testing.T) {
+	for reason, want := range map[verifier.Reason]string{
+		verifier.ReasonRegistryAway:          "EXEMPT/EXEMPTED",
+		verifier.ReasonRevocationUnavailable: "undecided/REGISTRY_AWAY",
+		verifier.ReasonRegistryUnreachable:   "undecided/REGISTRY_AWAY",
+	} {
+		store := &verifiertest.Store{Absent: absent}
+		subject := store.Tag(image, digestA)
+		store.Attach(subject, verifiertest.Statement{Reason: verifier.ReasonRegistryAway, Salt: 1})
+		store.Attach(subject, verifiertest.Statement{Reason: reason, Salt: 2})
+		chain := verifier.NewChain([]verifier.Policy{{Name: "p", AllowAway: true, Require: verifiertest.Check("a")}}, store, verifier.NewMemory(1<<20))
+		if got := answer(chain.Verify(t.Context(), verifier.Request{Image: reference(t, image)})); got != want {
 			t.Errorf("%s: got %s, want %s", reason, got, want)
 		}
 	}
+}
+
+// TestL44_AnotherViewsTroubleIsNotThisOnes: a tenant whose options lead to a dead
+// mirror makes nobody else wait less, and gives nobody else a reason.
+func TestL44_AnotherViewsTroubleIsNotThisOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		memory := verifier.NewMemory(1 << 20)
+		slow := func(ctx context.Context, _ verifier.Subject) error {
+			select {
+			case <-time.After(time.Second):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		policies := []verifier.Policy{{Name: "p", Require: verifiertest.Check("a", "alice")}}
+		mirror := &verifiertest.Store{BeforeCandidates: func(context.Context, verifier.Subject) error {
+			return &verifier.Error{Reason: verifier.ReasonRegistryUnreachable, Message: "the mirror answered 503"}
+		}}
+		mirror.Tag(image, digestA)
+		tenant := verifier.NewChain(policies, mirror, memory)
+		if got := answer(tenant.Verify(t.Context(), verifier.Request{Image: reference(t, image)})); got != "undecided/REGISTRY_UNREACHABLE" {
+			t.Error("the tenant:", got)
+		}
+		own := &verifiertest.Store{BeforeCandidates: slow}
+		own.Sign(own.Tag(image, digestA), "alice")
+		victim := verifier.NewChain(policies, own, memory)
+		if got := answer(victim.Verify(t.Context(), verifier.Request{Image: reference(t, image)})); got != "TRUSTED/TRUSTED" {
+			t.Error("another policy, of the same image:", got)
+		}
+	})
+}
+
+// TestL50_AnImageThatIsSlowMakesNoOtherImageSlow of the same registry.
+func TestL50_AnImageThatIsSlowMakesNoOtherImageSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(verifiertest.Check("alice", "alice"))
+		heavy := f.store.Tag("shop.example.com/heavy:1", digestB)
+		f.store.Sign(f.subject, "alice")
+		f.store.BeforeCandidates = func(ctx context.Context, s verifier.Subject) error {
+			patience := time.Second
+			if s.Digest == heavy.Digest {
+				patience = time.Hour
+			}
+			select {
+			case <-time.After(patience):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 1800*time.Millisecond)
+		defer cancel()
+		if got := answer(f.chain.Verify(ctx, verifier.Request{Image: heavy.Reference})); got != "undecided/TIMEOUT" {
+			t.Error(got)
+		}
+		if got := answer(f.verify(t)); got != "TRUSTED/TRUSTED" {
+			t.Error("an image that takes a second:", got)
+		}
+		time.Sleep(10 * time.Second) // the heavy image's budget ends
+	})
 }
 
 func TestAllPoliciesMustHoldAndTheRefusingOneIsNamed(t *testing.T) {
@@ -352,7 +445,7 @@ func TestAllPoliciesMustHoldAndTheRefusingOneIsNamed(t *testing.T) {
 		{Name: "cluster", Require: verifiertest.Check("a", "alice")},
 		{Name: "shop/tenant", Owner: "shop@example.com", Require: verifiertest.Check("bob", "bob")},
 	}, store, verifier.NewMemory(1<<20))
-	v, err := chain.Verify(t.Context(), reference(t, image))
+	v, err := chain.Verify(t.Context(), verifier.Request{Image: reference(t, image)})
 	if got := answer(v, err); got != "UNTRUSTED/IDENTITY_NOT_TRUSTED" {
 		t.Error(got)
 	}
@@ -364,7 +457,7 @@ func TestAllPoliciesMustHoldAndTheRefusingOneIsNamed(t *testing.T) {
 func TestABrokenPolicyIsUndecided(t *testing.T) {
 	cause := &verifier.Error{Reason: verifier.ReasonPolicyInvalid, Message: "policy p has an unknown field"}
 	chain := verifier.NewBrokenChain([]verifier.Policy{{Name: "p"}}, cause)
-	if got := answer(chain.Verify(t.Context(), reference(t, image))); got != "undecided/POLICY_INVALID" {
+	if got := answer(chain.Verify(t.Context(), verifier.Request{Image: reference(t, image)})); got != "undecided/POLICY_INVALID" {
 		t.Error(got)
 	}
 	if _, err := chain.Resolve(t.Context(), reference(t, image)); err == nil {
@@ -381,7 +474,7 @@ func TestL36_APanicInTheStoreIsOneImagesTrouble(t *testing.T) {
 		}
 		return nil
 	}
-	if got := answer(f.chain.Verify(t.Context(), reference(t, "shop.example.com/cart:bad"))); got != "undecided/INTERNAL" {
+	if got := answer(f.chain.Verify(t.Context(), verifier.Request{Image: reference(t, "shop.example.com/cart:bad")})); got != "undecided/INTERNAL" {
 		t.Error(got)
 	}
 	if got := answer(f.verify(t)); got != "TRUSTED/TRUSTED" {
@@ -403,7 +496,7 @@ func TestAThousandCallersOfManyImages(t *testing.T) {
 	answers := make(chan string)
 	for i := range 1000 {
 		go func() {
-			got := answer(chain.Verify(t.Context(), reference(t, fmt.Sprintf("shop.example.com/cart:%d", i%10))))
+			got := answer(chain.Verify(t.Context(), verifier.Request{Image: reference(t, fmt.Sprintf("shop.example.com/cart:%d", i%10))}))
 			if want := []string{"TRUSTED/TRUSTED", "UNTRUSTED/IDENTITY_NOT_TRUSTED"}[i%2]; got != want {
 				answers <- fmt.Sprintf("%d: got %s, want %s", i, got, want)
 				return
@@ -446,7 +539,7 @@ func TestAnAuditingPolicyAdmitsAndSaysWhatWouldHaveBeen(t *testing.T) {
 			if c.enforcing != "" {
 				policies = append(policies, verifier.Policy{Name: "enforce", Require: verifiertest.Check("b", c.enforcing)})
 			}
-			v, err := verifier.NewChain(policies, store, verifier.NewMemory(1<<20)).Verify(t.Context(), reference(t, image))
+			v, err := verifier.NewChain(policies, store, verifier.NewMemory(1<<20)).Verify(t.Context(), verifier.Request{Image: reference(t, image)})
 			if got := answer(v, err); got != c.want || string(v.Audited()) != c.audited {
 				t.Errorf("%s, audited %q: %s", got, v.Audited(), v.Message())
 			}
@@ -461,7 +554,7 @@ func TestAnAuditingPolicyAdmitsAndSaysWhatWouldHaveBeen(t *testing.T) {
 // nobody wait again.
 func TestAnAbsentRegistryIsKnownWhoeverAdmits(t *testing.T) {
 	for name, policy := range map[string]verifier.Policy{
-		"mode: audit": {AuditOnly: true}, "whenUndecided: allow": {AllowUnreachable: true},
+		"mode: audit": {AuditOnly: true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			policy.Name, policy.Require = "p", verifiertest.Check("a", "alice")
@@ -472,7 +565,7 @@ func TestAnAbsentRegistryIsKnownWhoeverAdmits(t *testing.T) {
 			chain := verifier.NewChain([]verifier.Policy{policy}, store, verifier.NewMemory(1<<20))
 			for i, want := range []time.Duration{time.Second, 300 * time.Millisecond} {
 				start := time.Now()
-				if got := answer(chain.Verify(t.Context(), reference(t, image))); !strings.HasPrefix(got, "EXEMPT/") {
+				if got := answer(chain.Verify(t.Context(), verifier.Request{Image: reference(t, image)})); !strings.HasPrefix(got, "EXEMPT/") {
 					t.Errorf("%s: %s", name, got)
 				}
 				if took := time.Since(start); took != want {
@@ -500,7 +593,7 @@ func TestAnExemptionByDigestWaitsForTheDigest(t *testing.T) {
 		store.Tag(image, digestA)
 		exemption := verifier.Exemption{Name: "hotfix", Reason: "a test", Digests: []digest.Digest{c.digest}, Until: time.Now().Add(c.until)}
 		chain := verifier.NewChain([]verifier.Policy{{Name: "p", Require: verifiertest.Check("a", "alice")}}, store, verifier.NewMemory(1<<20), exemption)
-		v, err := chain.Verify(t.Context(), reference(t, image))
+		v, err := chain.Verify(t.Context(), verifier.Request{Image: reference(t, image)})
 		if got := answer(v, err); got != c.want {
 			t.Errorf("%s: %s", name, got)
 		}

@@ -9,7 +9,7 @@ func (c *Chain) conclude(subject Subject, seen *observations) decision {
 	root := Node{Rule: "all", Outcome: OutcomeTrusted}
 	decisive := 0 // the policy that the answer is about
 	for i, policy := range c.policies {
-		node := judgePolicy(policy, seen)
+		node := c.judgePolicy(policy, subject, seen)
 		if node.Outcome < root.Outcome {
 			root.Outcome, root.Err, decisive = node.Outcome, node.Err, i
 		}
@@ -52,32 +52,31 @@ func away(root Node) *Error {
 
 // judgePolicy decides one policy's tree, and lets pass what its author allowed
 // to pass while the registry is away.
-func judgePolicy(policy Policy, seen *observations) Node {
+func (c *Chain) judgePolicy(policy Policy, subject Subject, seen *observations) Node {
 	tree := decide(policy.Require, seen)
 	node := Node{Rule: "policy", Name: policy.Name, Outcome: tree.Outcome, Err: tree.Err, Children: []Node{tree}}
 	switch {
 	case policy.AuditOnly && tree.Outcome < OutcomeExempt:
 		node.Outcome = OutcomeExempt
-	case policy.AllowUnreachable && tree.Outcome == OutcomeUndecided && onlyUnreachable(tree):
+	case policy.AllowAway && tree.Outcome == OutcomeUndecided && onlyAway(tree) && c.store.Away(subject.Reference.Registry) != nil:
 		node.Outcome = OutcomeExempt
 	}
 	return node
 }
 
-// onlyUnreachable reports whether nothing but the registry's absence keeps the
-// tree from being decided.
-func onlyUnreachable(n Node) bool {
-	if n.Outcome == OutcomeUndecided && n.Err.Reason != ReasonRegistryUnreachable && n.Err.Reason != ReasonRegistryThrottled {
+// onlyAway reports whether nothing but the registry's absence keeps the tree from
+// being decided.
+func onlyAway(n Node) bool {
+	if n.Outcome == OutcomeUndecided && n.Err.Reason != ReasonRegistryAway {
 		return false
 	}
 	for _, child := range n.Children {
-		if !onlyUnreachable(child) {
+		if !onlyAway(child) {
 			return false
 		}
 	}
 	for _, report := range n.Reports {
-		if report.Outcome() == OutcomeUndecided &&
-			report.Finding.Err.Reason != ReasonRegistryUnreachable && report.Finding.Err.Reason != ReasonRegistryThrottled {
+		if report.Outcome() == OutcomeUndecided && report.Finding.Err.Reason != ReasonRegistryAway {
 			return false
 		}
 	}

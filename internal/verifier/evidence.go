@@ -151,6 +151,10 @@ type Verifier interface {
 // credential. Every byte matches its descriptor, every list is bounded, and
 // every error wraps an *Error. Safe for concurrent use.
 type Store interface {
+	// ID is the same for two views that read registries in the same way: with the
+	// same options, the same reach and the same credentials. It tells nothing about
+	// them.
+	ID() string
 	// Resolve pins the reference. A digest needs no request.
 	Resolve(context.Context, Reference) (Subject, error)
 	// Candidates lists what is attached to the subject. Wanted.Repository is the
@@ -161,8 +165,15 @@ type Store interface {
 	Exists(context.Context, Subject) error
 	// Fetch reads the whole blob or manifest.
 	Fetch(context.Context, Subject, ocispec.Descriptor) ([]byte, error)
+	// Candidate reads the manifest of a candidate that was listed for the subject
+	// before, by its descriptor.
+	Candidate(context.Context, Subject, Candidate) (Candidate, error)
 	// Contents reads what the subject is made of, one level down.
 	Contents(context.Context, Subject) (Contents, error)
+	// Away says, without any I/O, why this view cannot connect to the registry now:
+	// several attempts in a row were refused or not answered, the last within a second.
+	// Its reason is ReasonRegistryAway. Nil: that is not known.
+	Away(registry string) *Error
 }
 
 // Contents is what an image is made of: the manifests of an index (image-spec, "OCI

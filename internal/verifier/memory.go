@@ -15,30 +15,27 @@ const (
 	maxFindingAge = time.Hour
 	// findingSize is what a remembered finding costs, with names and a reason.
 	findingSize = 1 << 10
-	// slowHostAge is how long a host that did not answer in time is expected
-	// not to; long enough that a pod's retries find it known.
-	slowHostAge = 10 * time.Second
-	// slowHostsSize bounds the hosts that are remembered: image references, and
-	// so hosts, are an attacker's choice.
-	slowHostsSize = 1 << 20
+	// slowImageAge is how long an image that was not decided in time is expected not
+	// to be; long enough that a pod's retries find it known.
+	slowImageAge = 10 * time.Second
+	// slowImagesSize bounds the images that are remembered so.
+	slowImagesSize = 1 << 20
 	// placesSize bounds what is remembered of where proof was found, and
 	// placesAge for how long.
 	placesSize = 1 << 20
 	placesAge  = 24 * time.Hour
-	// maxDecisions bounds the decisions that are being worked on at once, those
-	// included that nobody waits for any more.
-	maxDecisions = 512
 )
 
 // Memory is what outlives a Snapshot: findings, by everything they rest on,
-// where proof was found, and which hosts did not answer in time. Safe for
-// concurrent use.
+// where proof was found and which candidates it was, and which images were not decided
+// in time. Safe for concurrent use.
 type Memory struct {
 	findings *cache.Cache[findings]
 	renewals flight.Group[struct{}]
 	places   *cache.Cache[[]place]
-	slow     *cache.Cache[*Error]
-	slots    chan struct{}
+	slow     *cache.Cache[*Error] // by image and all that judges it: no image speaks for another
+	shares   *shares
+	proofs   proofMemory
 }
 
 // NewMemory makes a memory that keeps at most findingBytes of findings.
@@ -46,8 +43,9 @@ func NewMemory(findingBytes int64) *Memory {
 	return &Memory{
 		findings: cache.New[findings](findingBytes),
 		places:   cache.New[[]place](placesSize),
-		slow:     cache.New[*Error](slowHostsSize),
-		slots:    make(chan struct{}, maxDecisions),
+		slow:     cache.New[*Error](slowImagesSize),
+		shares:   newShares(),
+		proofs:   proofMemory{age: DefaultProofAge, cache: cache.New[proofs](proofsSize)},
 	}
 }
 
@@ -96,21 +94,22 @@ func (m *Memory) keep(c *Check, s Subject, candidate digest.Digest, found []Find
 	return made
 }
 
-// likely gives the places where proof for this repository's images was found,
-// or else for those of its registry; none when nothing is known.
-func (m *Memory) likely(s Subject, wanted string) []place {
-	if places, ok := m.places.Get(placesKey(s.Reference.Name(), wanted)); ok {
+// likely gives the places where proof for this repository's images was found by the
+// same view of the registry, or else for those of its registry; none when nothing is
+// known.
+func (m *Memory) likely(view string, s Subject, wanted string) []place {
+	if places, ok := m.places.Get(placesKey(view, s.Reference.Name(), wanted)); ok {
 		return places
 	}
-	places, _ := m.places.Get(placesKey(s.Reference.Registry, wanted))
+	places, _ := m.places.Get(placesKey(view, s.Reference.Registry, wanted))
 	return places
 }
 
 // foundAt remembers where proof was found.
-func (m *Memory) foundAt(s Subject, wanted string, places []place) {
+func (m *Memory) foundAt(view string, s Subject, wanted string, places []place) {
 	until := time.Now().Add(placesAge)
-	m.places.Put(placesKey(s.Reference.Name(), wanted), places, int64(len(places)), until)
-	m.places.Put(placesKey(s.Reference.Registry, wanted), places, int64(len(places)), until)
+	m.places.Put(placesKey(view, s.Reference.Name(), wanted), places, int64(len(places)), until)
+	m.places.Put(placesKey(view, s.Reference.Registry, wanted), places, int64(len(places)), until)
 }
 
-func placesKey(where, wanted string) string { return where + "\n" + wanted }
+func placesKey(view, where, wanted string) string { return view + "\n" + where + "\n" + wanted }

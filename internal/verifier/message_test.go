@@ -20,7 +20,7 @@ func TestTheDenialReadsAsInTheDesign(t *testing.T) {
 		Name: "production", Owner: "platform@example.com",
 		Require: verifier.Any{verifiertest.Check("wabbit", "w"), verifiertest.Check("ci", "c")},
 	}}, store, verifier.NewMemory(1<<20))
-	v, err := chain.Verify(t.Context(), subject.Reference)
+	v, err := chain.Verify(t.Context(), verifier.Request{Image: subject.Reference})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestAMessageIsBoundedPrintableAndNamesTheImage(t *testing.T) {
 			Name: text.Draw(t, "name"), Owner: text.Draw(t, "owner"), HelpURL: text.Draw(t, "help"),
 			Require: verifiertest.Check(text.Draw(t, "check"), "w"),
 		}}, store, verifier.NewMemory(1<<20))
-		v, err := chain.Verify(context.Background(), ref)
+		v, err := chain.Verify(context.Background(), verifier.Request{Image: ref})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,6 +40,8 @@ type Report struct {
 	Check, Scheme string
 	Candidate     Candidate
 	Finding       Finding
+	// renewAt is when the finding is made again; zero: it is not to be kept.
+	renewAt time.Time
 }
 
 // Outcome judges the finding as it stands.
@@ -69,28 +71,6 @@ type Node struct {
 	Children []Node
 	// Reports of a check, in candidate order.
 	Reports []Report
-}
-
-// observations is what the candidates of one subject showed so far.
-type observations struct {
-	reports map[*Check][]Report // in candidate order
-	// list says why the list of candidates is not all there is; nil when it is.
-	list *Error
-	// capped says for which checks there were more candidates than are tried.
-	capped map[*Check]*Error
-	// until is how long all of it holds; zero: it does no more.
-	until time.Time
-}
-
-// hold adds something that was seen and holds until then.
-func (o *observations) hold(until time.Time) { o.until = earlier(o.until, until) }
-
-// missing says why the check may have overlooked a candidate, or nil.
-func (o *observations) missing(c *Check) *Error {
-	if e := o.capped[c]; e != nil {
-		return e
-	}
-	return o.list
 }
 
 // decide is pure: the same rule over the same observations gives the same tree.

@@ -29,7 +29,7 @@ func merge(all []Wanted) []Wanted {
 	return merged
 }
 
-func appendNew(list, more []string) []string {
+func appendNew[T comparable](list, more []T) []T {
 	for _, s := range more {
 		if !slices.Contains(list, s) {
 			list = append(list, s)
@@ -94,7 +94,7 @@ func ask(wanted []Wanted, places []place) []Wanted {
 func (c *Chain) stages(subject Subject, exhaustive bool) [][]place {
 	var likely []place
 	if !exhaustive {
-		likely = c.memory.likely(subject, c.wantedKey)
+		likely = c.memory.likely(c.store.ID(), subject, c.wantedKey)
 	}
 	var stages [][]place
 	add := func(want func(place) bool) {

@@ -51,6 +51,7 @@ const (
 
 // The reasons of undecided: we could not find out.
 const (
+	ReasonRegistryAway          Reason = "REGISTRY_AWAY"
 	ReasonRegistryUnreachable   Reason = "REGISTRY_UNREACHABLE"
 	ReasonRegistryUnauthorized  Reason = "REGISTRY_UNAUTHORIZED"
 	ReasonRegistryThrottled     Reason = "REGISTRY_THROTTLED"

@@ -160,7 +160,7 @@ type Policy struct {
 	// AuditOnly answers EXEMPT where the policy does not hold or cannot be
 	// decided (mode: audit).
 	AuditOnly bool
-	// AllowUnreachable answers EXEMPT where the registry is unreachable or
-	// throttles (whenUndecided: allow). No other undecided passes.
-	AllowUnreachable bool
+	// AllowAway answers EXEMPT while the registry cannot be connected to
+	// (whenUndecided: allow, REGISTRY_AWAY). No other undecided passes.
+	AllowAway bool
 }

@@ -48,6 +48,15 @@ func Exempt(ref Reference, policy string, reason Reason, why string) Verdict {
 	}
 }
 
+// whileAway says of a TRUSTED verdict that the registry could not be reached, and when
+// it listed the evidence.
+func (v Verdict) whileAway(cause *Error, listed time.Time) Verdict {
+	v.message = line(v.subject.Reference.String(), v.subject.Digest, "trusted, signed by "+signers(v.tree)+
+		"; "+cause.Message+", evidence as listed "+listed.UTC().Format("2006-01-02 15:04 MST"), "", "", Policy{})
+	v.validUntil = earlier(v.validUntil, time.Now().Add(awayAnswerAge))
+	return v
+}
+
 // Status of the verdict; empty for the zero Verdict.
 func (v Verdict) Status() Status { return v.status }
 

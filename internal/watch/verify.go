@@ -124,7 +124,7 @@ func failed(err error, policy string) Outcome {
 
 // chain is what an image is verified through; *verifier.Chain.
 type chain interface {
-	Verify(context.Context, verifier.Reference) (verifier.Verdict, error)
+	Verify(context.Context, verifier.Request) (verifier.Verdict, error)
 	Resolve(context.Context, verifier.Reference) (verifier.Subject, error)
 	Contents(context.Context, verifier.Reference) (verifier.Contents, error)
 	Attached(ctx context.Context, ref verifier.Reference, artifactType string) iter.Seq2[verifier.Candidate, error]
@@ -157,7 +157,7 @@ func verify(ctx context.Context, c chain, r running) Outcome {
 }
 
 func judge(ctx context.Context, c chain, ref verifier.Reference) Outcome {
-	verdict, err := c.Verify(ctx, ref)
+	verdict, err := c.Verify(ctx, verifier.Request{Image: ref})
 	if err != nil {
 		return failed(err, c.Policies())
 	}

@@ -223,7 +223,7 @@ func (s *scene) ask(t *testing.T, ref verifier.Reference) (reason, message strin
 	chain, verdict := s.source.Snapshot().For(verifier.Request{Namespace: "default", Image: ref})
 	var err error
 	if chain != nil {
-		verdict, err = chain.Verify(t.Context(), ref)
+		verdict, err = chain.Verify(t.Context(), verifier.Request{Image: ref})
 	}
 	if err != nil {
 		e := verifier.AsError(err)

@@ -29,6 +29,8 @@ type Store struct {
 	BeforeResolve    func(context.Context, verifier.Reference) error
 	BeforeCandidates func(context.Context, verifier.Subject) error
 	BeforeFetch      func(context.Context, ocispec.Descriptor) error
+	// Absent, where it is set, says why the registry is away.
+	Absent func(registry string) *verifier.Error
 	// Lifetime is how long tags and lists are said to hold; 0: nobody can say.
 	Lifetime time.Duration
 
@@ -115,6 +117,13 @@ func (s *Store) List(subject verifier.Subject, candidate verifier.Candidate, err
 	s.candidates[key] = append(s.candidates[key], listed{candidate, err})
 }
 
+// Forget takes away all that is attached to the subject.
+func (s *Store) Forget(subject verifier.Subject) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.candidates, subject.Reference.Name()+"@"+subject.Digest.String())
+}
+
 // Calls tells how often "resolve", "candidates" or "fetch" was called.
 func (s *Store) Calls(method string) int {
 	s.mu.Lock()
@@ -130,6 +139,9 @@ func (s *Store) count(method string) {
 	}
 	s.calls[method]++
 }
+
+// ID implements verifier.Store.
+func (s *Store) ID() string { return fmt.Sprintf("%p", s) }
 
 // Resolve implements verifier.Store.
 func (s *Store) Resolve(ctx context.Context, ref verifier.Reference) (verifier.Subject, error) {
@@ -190,6 +202,27 @@ func (s *Store) all(ctx context.Context, subject verifier.Subject, wanted verifi
 			}
 		}
 	}
+}
+
+// Candidate implements verifier.Store.
+func (s *Store) Candidate(_ context.Context, subject verifier.Subject, known verifier.Candidate) (verifier.Candidate, error) {
+	s.count("candidate")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.candidates[subject.Reference.Name()+"@"+subject.Digest.String()] {
+		if p.candidate.Descriptor.Digest == known.Descriptor.Digest {
+			return p.candidate, p.err
+		}
+	}
+	return known, &verifier.Error{Reason: verifier.ReasonRegistryInvalid, Message: "no such manifest"}
+}
+
+// Away implements verifier.Store.
+func (s *Store) Away(registry string) *verifier.Error {
+	if s.Absent == nil {
+		return nil
+	}
+	return s.Absent(registry)
 }
 
 // Exists implements verifier.Store: every image does.
