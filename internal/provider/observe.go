@@ -116,7 +116,7 @@ var reasons = []verifier.Reason{
 	verifier.ReasonAttestationNotFound, verifier.ReasonAttestationRuleFailed, verifier.ReasonThresholdNotMet,
 	verifier.ReasonLedgerUntrusted, verifier.ReasonLedgerUnsupported, verifier.ReasonEndOfLife,
 	verifier.ReasonPolicyNotFound, verifier.ReasonReferenceInvalid, verifier.ReasonDigestRequired,
-	verifier.ReasonRegistryUnreachable, verifier.ReasonRegistryUnauthorized, verifier.ReasonRegistryThrottled,
+	verifier.ReasonRegistryAway, verifier.ReasonRegistryUnreachable, verifier.ReasonRegistryUnauthorized, verifier.ReasonRegistryThrottled,
 	verifier.ReasonRegistryInvalid, verifier.ReasonImageNotFound, verifier.ReasonKeysUnavailable,
 	verifier.ReasonRevocationUnavailable, verifier.ReasonPolicyInvalid, verifier.ReasonLedgerStale,
 	verifier.ReasonLimitExceeded, verifier.ReasonTimeout, verifier.ReasonInternal,

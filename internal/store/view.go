@@ -118,9 +118,6 @@ func (s *Store) View(options ViewOptions) (*View, error) {
 	return v, nil
 }
 
-// Away implements verifier.Store.
-func (v *View) Away(string) *verifier.Error { return nil }
-
 // ID is the same for views with the same options and credentials in this
 // process, and tells nothing about them.
 func (v *View) ID() string { return v.id }

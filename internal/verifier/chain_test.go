@@ -348,7 +348,7 @@ func TestL44_WhenUndecidedAllowIsForARegistryThatIsAwayOnly(t *testing.T) {
 		"no such image":               {verifier.ReasonImageNotFound, absent, "undecided/IMAGE_NOT_FOUND"},
 		"a store that wants a denial": {verifier.ReasonSignatureNotFound, absent, "undecided/REGISTRY_INVALID"},
 	} {
-		store := &verifiertest.Store{Absent: c.away, BeforeResolve: func(context.Context, verifier.Reference) error {
+		store := &verifiertest.Store{IsAway: c.away, BeforeResolve: func(context.Context, verifier.Reference) error {
 			return &verifier.Error{Reason: c.reason, Message: "m"}
 		}}
 		chain := verifier.NewChain([]verifier.Policy{{Name: "p", AllowAway: true, Require: verifiertest.Check("a")}}, store, verifier.NewMemory(1<<20))
@@ -366,7 +366,7 @@ func TestL44_ACandidateThatCannotBeJudgedIsNotAnAbsentRegistry(t *testing.T) {
 		verifier.ReasonRevocationUnavailable: "undecided/REGISTRY_AWAY",
 		verifier.ReasonRegistryUnreachable:   "undecided/REGISTRY_AWAY",
 	} {
-		store := &verifiertest.Store{Absent: absent}
+		store := &verifiertest.Store{IsAway: absent}
 		subject := store.Tag(image, digestA)
 		store.Attach(subject, verifiertest.Statement{Reason: verifier.ReasonRegistryAway, Salt: 1})
 		store.Attach(subject, verifiertest.Statement{Reason: reason, Salt: 2})

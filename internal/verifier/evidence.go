@@ -170,9 +170,10 @@ type Store interface {
 	Candidate(context.Context, Subject, Candidate) (Candidate, error)
 	// Contents reads what the subject is made of, one level down.
 	Contents(context.Context, Subject) (Contents, error)
-	// Away says, without any I/O, why this view cannot connect to the registry now:
-	// several attempts in a row were refused or not answered, the last within a second.
-	// Its reason is ReasonRegistryAway. Nil: that is not known.
+	// Away gives the error that every request to the registry gets at this moment,
+	// with ReasonRegistryAway, while this view is known to reach no server there:
+	// at its mirror, where it has one. Nil where that is not known. It needs no I/O
+	// and does not wait. A credential's or another view's trouble is never in it.
 	Away(registry string) *Error
 }
 

@@ -31,7 +31,7 @@ func newOutage(t *testing.T, rule verifier.Rule, findings time.Duration) *outage
 	o.subject = o.store.Tag(image, digestA)
 	o.ref = reference(t, "shop.example.com/cart@"+digestA.String())
 	o.store.Sign(o.subject, "alice")
-	o.store.Absent = func(host string) *verifier.Error {
+	o.store.IsAway = func(host string) *verifier.Error {
 		if !o.away {
 			return nil
 		}

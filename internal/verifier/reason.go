@@ -51,6 +51,9 @@ const (
 
 // The reasons of undecided: we could not find out.
 const (
+	// ReasonRegistryAway: several connections in a row were refused or unanswered,
+	// the last a moment ago. Throttling, DNS, TLS, the check of addresses, our own
+	// limits, and what one list, manifest or blob was answered, are never it.
 	ReasonRegistryAway          Reason = "REGISTRY_AWAY"
 	ReasonRegistryUnreachable   Reason = "REGISTRY_UNREACHABLE"
 	ReasonRegistryUnauthorized  Reason = "REGISTRY_UNAUTHORIZED"

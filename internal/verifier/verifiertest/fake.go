@@ -29,8 +29,8 @@ type Store struct {
 	BeforeResolve    func(context.Context, verifier.Reference) error
 	BeforeCandidates func(context.Context, verifier.Subject) error
 	BeforeFetch      func(context.Context, ocispec.Descriptor) error
-	// Absent, where it is set, says why the registry is away.
-	Absent func(registry string) *verifier.Error
+	// IsAway answers Away where it is set. It is called concurrently.
+	IsAway func(registry string) *verifier.Error
 	// Lifetime is how long tags and lists are said to hold; 0: nobody can say.
 	Lifetime time.Duration
 
@@ -217,14 +217,6 @@ func (s *Store) Candidate(_ context.Context, subject verifier.Subject, known ver
 	return known, &verifier.Error{Reason: verifier.ReasonRegistryInvalid, Message: "no such manifest"}
 }
 
-// Away implements verifier.Store.
-func (s *Store) Away(registry string) *verifier.Error {
-	if s.Absent == nil {
-		return nil
-	}
-	return s.Absent(registry)
-}
-
 // Exists implements verifier.Store: every image does.
 func (s *Store) Exists(context.Context, verifier.Subject) error {
 	s.count("exists")
@@ -267,6 +259,14 @@ func (s *Store) Fetch(ctx context.Context, _ verifier.Subject, d ocispec.Descrip
 		return nil, &verifier.Error{Reason: verifier.ReasonRegistryInvalid, Message: "no such blob", Err: fmt.Errorf("fetch %s", d.Digest)}
 	}
 	return body, nil
+}
+
+// Away implements verifier.Store: what IsAway gives, or else nil.
+func (s *Store) Away(registry string) *verifier.Error {
+	if s.IsAway == nil {
+		return nil
+	}
+	return s.IsAway(registry)
 }
 
 // Verifier reads fake statements and trusts the signers that it lists; none
