@@ -216,11 +216,11 @@ func TestWhatCannotBeLookedAtStays(t *testing.T) {
 			sc.mu.Lock()
 			sc.away = true
 			sc.mu.Unlock()
-			settle(60*time.Minute + 20*time.Second)
+			settle(48*time.Minute + 20*time.Second) // its finding is made again then
 			if got := sc.statuses()["shop "+image]; got != "TRUSTED" {
 				t.Errorf("%s after one failure", got)
 			}
-			sc.add(podRunning("shop", "b", amd64))
+			sc.add(podRunning("shop", "b", moved))
 			settle(5 * time.Minute)
 			if got := sc.became(); !slices.Equal(got, []string{"shop >ERROR", "shop TRUSTED>ERROR"}) {
 				t.Errorf("%v", got)
