@@ -121,6 +121,8 @@ func (s *Server) mutate(ctx context.Context, key string) answer {
 	a := answer{key: key, reply: &reply{image: request.Image.String(), policy: chain.Policies()}}
 	subject, err := chain.Resolve(ctx, request.Image)
 	switch {
+	case err != nil && errors.Is(context.Cause(ctx), errQueue):
+		a.undecided = errQueue
 	case err != nil && ctx.Err() != nil:
 		a.undecided = late(err)
 	case err != nil:
@@ -137,6 +139,14 @@ func late(cause error) *verifier.Error {
 	return &verifier.Error{
 		Reason: verifier.ReasonTimeout, Message: "no answer within the deadline", Remedy: "Try again in a few seconds", Err: cause,
 	}
+}
+
+// notReached is why a key was not tried before the context ended.
+func notReached(ctx context.Context) *verifier.Error {
+	if cause := context.Cause(ctx); errors.Is(cause, errQueue) {
+		return errQueue
+	}
+	return late(errNotReached)
 }
 
 var errNotReached = errors.New("the deadline came before its turn")
@@ -158,7 +168,7 @@ func (s *Server) answerOne(ctx context.Context, e *endpoint, key string) (a answ
 	}()
 	// A key that is not even tried must not look as if its registry were slow.
 	if ctx.Err() != nil {
-		return undecided(key, late(errNotReached))
+		return undecided(key, notReached(ctx))
 	}
 	snapshot := e.memory.holds()
 	a = e.answer(ctx, key)
@@ -195,7 +205,9 @@ const (
 
 // answerAll answers every key, in the keys' order, by shortly after the deadline.
 // What is not done by then is undecided, and its work nobody waits for.
-func (s *Server) answerAll(ctx context.Context, e *endpoint, keys []string, deadline time.Time) []answer {
+//
+// The client is the address that the request came from.
+func (s *Server) answerAll(ctx context.Context, e *endpoint, client string, keys []string, deadline time.Time) []answer {
 	answers := make([]answer, len(keys))
 	var unknown []int
 	for i, key := range keys {
@@ -207,6 +219,8 @@ func (s *Server) answerAll(ctx context.Context, e *endpoint, keys []string, dead
 	if len(unknown) == 0 {
 		return answers
 	}
+	ctx, leave := s.queues.enter(ctx, client)
+	defer leave()
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	if len(keys) == 1 {
@@ -238,7 +252,7 @@ func (s *Server) answerAll(ctx context.Context, e *endpoint, keys []string, dead
 		case <-stop:
 			stop, end = nil, time.After(grace)
 		case <-end:
-			return unfinished(keys, answers, finished)
+			return unfinished(keys, answers, finished, notReached(ctx))
 		}
 	}
 	return answers
@@ -246,9 +260,8 @@ func (s *Server) answerAll(ctx context.Context, e *endpoint, keys []string, dead
 
 // unfinished copies the answers that are there; the others may still be
 // written, by workers that nobody waits for, and are not touched.
-func unfinished(keys []string, answers []answer, finished []bool) []answer {
+func unfinished(keys []string, answers []answer, finished []bool, pending *verifier.Error) []answer {
 	list := make([]answer, len(keys))
-	pending := late(errNotReached)
 	for i, key := range keys {
 		if finished[i] {
 			list[i] = answers[i]

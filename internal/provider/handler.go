@@ -107,7 +107,7 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request, e *endpoint, b [
 	if err != nil {
 		return b, nil, err
 	}
-	answers := s.answerAll(r.Context(), e, distinct(keys), start.Add(e.timeout))
+	answers := s.answerAll(r.Context(), e, r.RemoteAddr, distinct(keys), start.Add(e.timeout))
 	return e.write(b, answers, time.Now(), trace), answers, nil
 }
 

@@ -34,6 +34,7 @@ type metrics struct {
 	keySeconds       *telemetry.Histogram
 	audited          *telemetry.Counter
 	panics           *telemetry.Counter
+	relieved         *telemetry.Counter
 	connectionErrors *telemetry.Counter
 }
 
@@ -97,6 +98,7 @@ func newMetrics(m *telemetry.Metrics) metrics {
 		keySeconds:       m.Histogram("countersign_key_duration_seconds", "Time spent on one key.", seconds, endpoint),
 		audited:          m.Counter("countersign_audited_total", "Keys that were admitted as AUDIT_ONLY, by what the reason would have been.", reason),
 		panics:           m.Counter("countersign_panics_total", "Panics caught at the door. Each is a bug: report it."),
+		relieved:         m.Counter("countersign_requests_relieved_total", "Requests answered undecided because other admissions waited in Gatekeeper's queue."),
 		connectionErrors: m.Counter("countersign_connection_errors_total", "Connections that came to nothing, failed TLS handshakes above all."),
 	}
 }

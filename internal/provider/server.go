@@ -85,6 +85,7 @@ type Server struct {
 	metrics   metrics
 	repeats   repeats
 	requests  requests
+	queues    *queues
 	endpoints map[string]*endpoint
 	http      *http.Server
 	draining  atomic.Bool
@@ -132,6 +133,7 @@ func New(options Options) (*Server, error) {
 		options.DrainDelay = DefaultDrainDelay
 	}
 	s := &Server{options: options, log: options.Logger, metrics: newMetrics(options.Metrics), repeats: newRepeats()}
+	s.queues = newQueues(func() { s.metrics.relieved.Inc() })
 	if options.RatifyMetrics {
 		s.ratify = newRatifyMetrics(options.Metrics)
 	}

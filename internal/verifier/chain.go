@@ -222,6 +222,12 @@ func (c *Chain) interrupted(ref Reference, err error, last *Error) *Error {
 // work makes one decision, and notes whether the image can be decided in time.
 func (c *Chain) work(ctx context.Context, request Request) decision {
 	ref := request.Image
+	// What is proved costs no request, and waits for no place among those that do.
+	if ref.Digest != "" && !c.exhaustive && !IsAfresh(ctx) && len(c.exemptions) == 0 {
+		if d, ok := c.recall(ctx, Subject{Reference: ref, Digest: ref.Digest}, false); ok {
+			return d
+		}
+	}
 	leave, refused := c.memory.shares.enter(ctx, ref.Registry, request.Namespace)
 	if refused != nil {
 		return c.unseen(ref, refused)
@@ -255,7 +261,7 @@ func (c *Chain) decide(ctx context.Context, ref Reference, exhaustive bool) deci
 		}
 	}
 	if !exhaustive && !IsAfresh(ctx) {
-		if d, ok := c.recall(ctx, subject); ok {
+		if d, ok := c.recall(ctx, subject, true); ok {
 			return d
 		}
 	}

@@ -133,10 +133,11 @@ func (m *proofMemory) forget(view string, s Subject) {
 // away the others are made again, from content that is kept, with revocation
 // requested as always; while it is not, the lists are read instead.
 //
-// Only a yes comes of it: whatever is missing here the lists may have.
-func (c *Chain) recall(ctx context.Context, subject Subject) (decision, bool) {
+// Only a yes comes of it: whatever is missing here the lists may have. It does no I/O
+// unless mayRead says so.
+func (c *Chain) recall(ctx context.Context, subject Subject, mayRead bool) (decision, bool) {
 	away := c.away(subject)
-	known, ok := c.memory.proofs.of(ctx, c.store.ID(), subject, away != nil)
+	known, ok := c.memory.proofs.of(ctx, c.store.ID(), subject, away != nil && mayRead)
 	if !ok {
 		return decision{}, false
 	}
@@ -152,7 +153,7 @@ func (c *Chain) recall(ctx context.Context, subject Subject) (decision, bool) {
 			switch {
 			case ok:
 				renew = renew || time.Now().After(made.renewAt)
-			case away != nil:
+			case away != nil && mayRead:
 				made = c.again(ctx, subject, t, &spent)
 			}
 			seen.add(t, made)

@@ -119,3 +119,29 @@ func TestWaitingDecisionsBeginWhenOthersEnd(t *testing.T) {
 		}
 	})
 }
+
+func TestL48_WhatIsProvedWaitsForNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent := false
+		c := newCrowd(func(string) bool { return silent })
+		subject := c.store.Tag("shop.example.com/cart:1", digestA)
+		c.store.Sign(subject, "alice")
+		pinned := subject.Reference
+		pinned.Tag, pinned.Digest = "", subject.Digest
+		request := verifier.Request{Namespace: "shop", Image: pinned}
+		if got := answer(c.chain.Verify(t.Context(), request)); got != "TRUSTED/TRUSTED" {
+			t.Fatal(got)
+		}
+		silent = true
+		for i := range 1_000 {
+			c.begin(t, "shop", fmt.Sprintf("shop.example.com/image-%d:1", i))
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		if got := answer(c.chain.Verify(ctx, request)); got != "TRUSTED/TRUSTED" {
+			t.Error("beside a thousand of its own namespace:", got)
+		}
+		time.Sleep(11 * time.Second)
+	})
+}
