@@ -40,6 +40,8 @@ type appOptions struct {
 	// contentCache is a directory and contentCacheSize its bound in MiB.
 	contentCache     string
 	contentCacheSize int64
+	// proofAge is how long proofs are remembered; nil: the default.
+	proofAge *time.Duration
 	// sharedCache is a directory with what is needed to share evidence.
 	sharedCache string
 	// lists is how long tags and lists of evidence are believed, empty ones too; 0: as
@@ -120,6 +122,9 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 		if options.Shared, err = openShared(o.sharedCache, o.log); err != nil {
 			return nil, err
 		}
+	}
+	if o.proofAge != nil {
+		memory.KeepProofs(*o.proofAge, store.NewRecords(options.Content, options.Shared, *o.proofAge))
 	}
 	registries := store.New(options)
 	revocation, err := notation.NewRevocation(notation.RevocationOptions{Transport: registries.Transport()})

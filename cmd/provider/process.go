@@ -6,10 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/countersign-dev/countersign/internal/telemetry"
+	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
 // processOptions are the flags of what runs in a pod until it is told to stop.
@@ -21,6 +23,7 @@ type processOptions struct {
 	vaultCache, contentCache           string
 	sharedCache                        string
 	contentCacheSize                   int64
+	proofAge                           time.Duration
 	cluster                            clusterOptions
 }
 
@@ -35,6 +38,7 @@ func (o *processOptions) add(flags *pflag.FlagSet, listen, there string) {
 	flags.StringVar(&o.vaultCache, "vault-cache", "", "a file that keeps what Azure Key Vaults hold, for a start while one is away; empty: none")
 	flags.StringVar(&o.contentCache, "content-cache", "", "a directory that keeps signatures and what they are in, by digest, beyond a restart; empty: none")
 	flags.Int64Var(&o.contentCacheSize, "content-cache-size", 512, "how many MiB it may have; what was not used for the longest goes first")
+	flags.DurationVar(&o.proofAge, "remember-proofs", verifier.DefaultProofAge, "longest time that a digest is admitted without reading its list of signatures while its registry cannot be reached; 0: none")
 	flags.StringVar(&o.sharedCache, "shared-cache", "", "a directory, as a Secret is mounted, that says where replicas share what they have read: url, secret and ca.crt; empty: nowhere")
 }
 
@@ -51,7 +55,7 @@ func (o *processOptions) logger(stderr io.Writer) (*slog.Logger, error) {
 func (o *processOptions) app(log *slog.Logger, metrics *telemetry.Metrics) appOptions {
 	return appOptions{
 		config: o.config, allowLoopback: o.allowLoopback, ratify: o.cluster.ratify, vaultCache: o.vaultCache, contentCache: o.contentCache,
-		contentCacheSize: o.contentCacheSize, sharedCache: o.sharedCache, log: log, metrics: metrics,
+		contentCacheSize: o.contentCacheSize, proofAge: &o.proofAge, sharedCache: o.sharedCache, log: log, metrics: metrics,
 	}
 }
 

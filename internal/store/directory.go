@@ -3,6 +3,7 @@ package store
 import (
 	linked "container/list"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -43,13 +44,16 @@ const layoutFile, layoutIndex = `{"imageLayoutVersion":"1.0.0"}`, `{"schemaVersi
 // "image-layout") without an index, bounded in bytes; what was not used for the
 // longest goes first.
 //
-// Nothing in it is believed: each read is hashed. So it survives whatever a crash
+// Nothing in it is believed: each read is hashed, but for records, see Records. So it survives whatever a crash
 // leaves, several processes share one, and who can write to it can only make us
 // ask the registry. Safe for concurrent use.
 type Directory struct {
 	root     *os.Root
 	maxBytes int64
 	writers  chan struct{}
+
+	records [sha256.Size]byte // the key of the records' MAC
+	written atomic.Int64      // records
 
 	hits, misses, evictions atomic.Uint64
 
@@ -78,6 +82,12 @@ func OpenDirectory(name string, maxBytes int64) (*Directory, error) {
 	d := &Directory{root: root, maxBytes: maxBytes, writers: make(chan struct{}, maxWriters)}
 	for _, algorithm := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
 		err = errors.Join(err, root.MkdirAll(path.Join("blobs", algorithm.String()), 0o700))
+	}
+	if err == nil {
+		err = root.MkdirAll(recordDirectory, 0o700)
+	}
+	if err == nil {
+		d.records, err = d.recordKey()
 	}
 	if err == nil {
 		err = errors.Join(d.write("oci-layout", []byte(layoutFile)), d.write("index.json", []byte(layoutIndex)))

@@ -303,6 +303,13 @@ func (s *Shared) putContent(of digest.Digest, data []byte) {
 // recall gives what was put under the key, if we or another replica put it there
 // and it still holds: for longer than the part of its life in which it is renewed.
 func (s *Shared) recall(ctx context.Context, key string, ttl time.Duration, v any) (until time.Time, ok bool) {
+	now := time.Now()
+	return s.between(ctx, key, now.Add(ttl/renewedAhead), now.Add(ttl), v)
+}
+
+// between gives what was put under the key, if we or another replica put it there and
+// it ends between the two times.
+func (s *Shared) between(ctx context.Context, key string, earliest, latest time.Time, v any) (until time.Time, ok bool) {
 	if s == nil || verifier.IsAfresh(ctx) {
 		return time.Time{}, false
 	}
@@ -310,10 +317,9 @@ func (s *Shared) recall(ctx context.Context, key string, ttl time.Duration, v an
 	if !ok {
 		return time.Time{}, false
 	}
-	now := time.Now()
 	if len(data) > sha256.Size+8 && hmac.Equal(data[:sha256.Size], s.mac(key, data[sha256.Size:])) {
 		until = time.Unix(0, int64(binary.BigEndian.Uint64(data[sha256.Size:]))) //nolint:gosec // G115: we wrote it
-		if until.After(now.Add(ttl/renewedAhead)) && !until.After(now.Add(ttl)) && json.Unmarshal(data[sha256.Size+8:], v) == nil {
+		if until.After(earliest) && !until.After(latest) && json.Unmarshal(data[sha256.Size+8:], v) == nil {
 			s.hits.Add(1)
 			return until, true
 		}

@@ -16,6 +16,7 @@ package store
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -188,8 +189,11 @@ func New(options Options) *Store {
 		contacts:     map[string]chan struct{}{},
 	}
 	_, _ = rand.Read(s.idKey[:]) // never fails, says its documentation
-	if options.Shared != nil {
+	switch {
+	case options.Shared != nil:
 		s.idKey = options.Shared.viewKey()
+	case options.Content != nil: // so that records are found again after a restart
+		s.idKey = [sha256.Size]byte(options.Content.recordMAC("view", nil))
 	}
 	return s
 }
