@@ -68,6 +68,7 @@ type scriptScene struct {
 	world  *world
 	server *exec.Cmd
 	log    *syncBuffer
+	logged chan struct{} // closed when the server's log has ended
 }
 
 func sceneOf(ts *testscript.TestScript) *scriptScene { return ts.Value(sceneKey{}).(*scriptScene) }
@@ -100,7 +101,12 @@ func scriptTLS(ts *testscript.TestScript, _ bool, _ []string) {
 
 func scriptServe(ts *testscript.TestScript, _ bool, args []string) {
 	s := sceneOf(ts)
-	args = append([]string{"serve", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--allow-loopback"}, args...)
+	// With the usual deadlines a busy machine answers TIMEOUT. A script that is about
+	// deadlines sets its own.
+	args = append([]string{
+		"serve", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--allow-loopback",
+		"--verify-timeout", "15s", "--mutate-timeout", "15s",
+	}, args...)
 	path, err := lookPath(ts.Getenv("PATH"), "countersign")
 	ts.Check(err)
 	s.server = exec.Command(path, args...)
@@ -113,9 +119,10 @@ func scriptServe(ts *testscript.TestScript, _ bool, args []string) {
 		_ = s.server.Process.Kill()
 		_ = s.server.Wait()
 	})
-	s.log = &syncBuffer{}
+	s.log, s.logged = &syncBuffer{}, make(chan struct{})
 	listening := make(chan map[string]any, 1)
 	go func() {
+		defer close(s.logged)
 		defer close(listening)
 		for lines := bufio.NewScanner(stderr); lines.Scan(); {
 			_, _ = io.WriteString(s.log, lines.Text()+"\n")
@@ -168,6 +175,7 @@ func scriptLogged(ts *testscript.TestScript, neg bool, args []string) {
 func scriptTerminate(ts *testscript.TestScript, _ bool, _ []string) {
 	s := sceneOf(ts)
 	ts.Check(s.server.Process.Signal(os.Interrupt))
+	<-s.logged // Wait closes the pipe, and would lose what is still in it
 	ts.Check(s.server.Wait())
 }
 
@@ -260,9 +268,9 @@ func scriptPlain(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(text), 0o600))
 }
 
-// wait tries until it works, for ten seconds at most.
+// wait tries until it works, for a minute at most: only a failure takes that long.
 func wait(ts *testscript.TestScript, try func() error) {
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
