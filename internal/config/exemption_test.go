@@ -10,7 +10,10 @@ import (
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
-const digestOfCart = "sha256:9f2c41d07b6a000000000000000000000000000000000000000000000000beef"
+const (
+	digestOfCart  = "sha256:9f2c41d07b6a000000000000000000000000000000000000000000000000beef"
+	digestOfOther = "sha256:9f2c41d07b6a000000000000000000000000000000000000000000000000bee0"
+)
 
 // exemption is an Exemption of what (images or digests) until a moment.
 func exemption(name, what, namespaces string, until time.Time) string {
@@ -39,6 +42,7 @@ func TestL25_AnExemptionStaysInItsNamespaces(t *testing.T) {
 		"[shop]other.example.com/any@" + digestOfCart:   byDigest,
 		"[pay]shop.example.com/cart@" + digestOfCart:    "shop",
 		"shop.example.com/cart@" + digestOfCart:         "shop",
+		"[shop]shop.example.com/cart@" + digestOfOther:  "shop",
 		"shop.example.com/everywhere:1":                 all,
 		"[pay]shop.example.com/everywhere:1":            all,
 		"[pay]shop.example.com.evil.example/legacy/x:1": "REFUSED POLICY_NOT_FOUND",
@@ -50,6 +54,22 @@ func TestL25_AnExemptionStaysInItsNamespaces(t *testing.T) {
 		if got := decision(t, s, namespace, name); got != want {
 			t.Errorf("%s: %s, want %s", key, got, want)
 		}
+	}
+}
+
+// TestL25_AnExemptionByDigestWaitsInItsNamespaces: an image that is named by its tag
+// may turn out to have the exempt digest, in the Exemption's namespaces only.
+func TestL25_AnExemptionByDigestWaitsInItsNamespaces(t *testing.T) {
+	s := sound(t, cluster("shop", `"shop.example.com/**"`)+exemption("by-digest", `digests: ["`+digestOfCart+`"]`, "shop", time.Now().Add(time.Hour)))
+	chain := func(namespace string) *verifier.Chain {
+		found, verdict := s.For(verifier.Request{Namespace: namespace, Image: image(t, "shop.example.com/cart:1")})
+		if found == nil {
+			t.Fatalf("%q: %s", namespace, verdict.Message())
+		}
+		return found
+	}
+	if without := chain("pay"); chain("shop") == without || chain("other") != without || chain("") != without {
+		t.Error("the Exemption waits for the digest in another namespace than its own, or does not wait in its own")
 	}
 }
 

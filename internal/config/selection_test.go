@@ -53,6 +53,7 @@ func TestMostSpecificWins(t *testing.T) {
 		{"shop.example.com/web-cart:1.0", "literal"},
 		{"shop.example.com/web-cart/more", "host"},
 		{"shop.example.com/team/payment/app", "first-literal"},
+		{"shop.example.com/team/payment/application", "host"}, // a literal segment is the whole of one
 		{"shop.example.com/other/payment/app", "later-literal"},
 		{"shop.example.com/other/things/app", "many-then-literal"},
 		{"shop.example.com/x/y/z/app", "many-then-literal"},

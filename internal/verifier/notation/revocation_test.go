@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -335,5 +336,52 @@ func TestTimestampingChainIsAskedAbout(t *testing.T) {
 func TestRevocationNeedsATransport(t *testing.T) {
 	if _, err := notation.NewRevocation(notation.RevocationOptions{}); err == nil || !strings.Contains(err.Error(), "transport") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestOnlyAProvedTimeOutdatesARevocation: a list may say since when a key was not
+// safe. Who has the key may write any time of signing, so that only the time of a
+// signing authority counts.
+func TestOnlyAProvedTimeOutdatesARevocation(t *testing.T) {
+	now := time.Now()
+	root := notationtest.NewRoot(notationtest.CertificateOptions{NotBefore: now.AddDate(0, -2, 0)})
+	leaf := root.NewSigner(notationtest.CertificateOptions{NotBefore: now.AddDate(0, -1, 0), CRL: []string{"http://crl.example.test/root.crl"}})
+	subject := notationtest.NewSubject("an image")
+	for name, test := range map[string]struct {
+		authority bool
+		signed    time.Time
+		want      verifier.Reason
+	}{
+		"the signer's, before it":    {false, now.AddDate(0, 0, -9), verifier.ReasonCertificateRevoked},
+		"the signer's, after it":     {false, now.AddDate(0, 0, -3), verifier.ReasonCertificateRevoked},
+		"an authority's, before it":  {true, now.AddDate(0, 0, -9), ""},
+		"an authority's, afterwards": {true, now.AddDate(0, 0, -3), verifier.ReasonCertificateRevoked},
+	} {
+		t.Run(name, func(t *testing.T) {
+			responder := &notationtest.Responder{Issuer: root, Invalid: now.AddDate(0, 0, -6)}
+			responder.Revoke(leaf.Certificate)
+			of := notation.TypeCA
+			if test.authority {
+				of = notation.TypeSigningAuthority
+			}
+			v := newVerifier(t, notation.Options{TrustStores: []notation.TrustStore{store(of, "a", root)}}, notationtest.Network{"crl.example.test": responder})
+			a := leaf.SignArtifact(subject, notationtest.SignOptions{SigningAuthority: test.authority, Time: test.signed})
+			wantReason(t, verify(t, v, evidence(subject, a)), test.want)
+		})
+	}
+}
+
+// TestRedirectsOfARevocationServerAreFew, so that one certificate does not have us
+// call the whole world.
+func TestRedirectsOfARevocationServerAreFew(t *testing.T) {
+	w := newTown(t, true, false)
+	var asked atomic.Int64
+	w.network["crl.example.test"] = http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		http.Redirect(out, r, "http://crl.example.test/root.crl", http.StatusFound)
+	})
+	wantReason(t, w.verify(t), verifier.ReasonRevocationUnavailable)
+	if n := asked.Load(); n == 0 || n > 4 {
+		t.Errorf("asked %d times", n)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -35,6 +37,9 @@ type Responder struct {
 	Delay func(context.Context)
 	// Status, where it is not zero, is answered instead.
 	Status int
+	// Invalid, where it is set before Revoke, is the time since when the key of what
+	// is revoked was not safe (RFC 5280, 5.3.2); a CRL holds it.
+	Invalid time.Time
 
 	mu      sync.Mutex // guards all below
 	revoked map[string]x509.RevocationListEntry
@@ -51,9 +56,15 @@ func (r *Responder) Revoke(c *x509.Certificate) {
 	if r.revoked == nil {
 		r.revoked = map[string]x509.RevocationListEntry{}
 	}
-	r.revoked[c.SerialNumber.String()] = x509.RevocationListEntry{
+	entry := x509.RevocationListEntry{
 		SerialNumber: c.SerialNumber, RevocationTime: time.Now().Add(-time.Second), ReasonCode: 1, // keyCompromise
 	}
+	if !r.Invalid.IsZero() {
+		entry.ExtraExtensions = []pkix.Extension{{
+			Id: asn1.ObjectIdentifier{2, 5, 29, 24}, Value: must(asn1.MarshalWithParams(r.Invalid.UTC().Truncate(time.Second), "generalized")),
+		}}
+	}
+	r.revoked[c.SerialNumber.String()] = entry
 }
 
 // Forget makes OCSP answer "unknown" for the certificate.
