@@ -23,6 +23,8 @@ func TestL29_AddressesThatAreNeverDialled(t *testing.T) {
 		"fd20:ce::254":             true,
 		"100.100.100.200":          true,
 		"168.63.129.16":            true,
+		"::ffff:168.63.129.16":     true,
+		"64:ff9b::a83f:8110":       true,
 		"224.0.0.1":                true,
 		"ff02::1":                  true,
 		"203.0.113.7":              false,
@@ -58,6 +60,9 @@ func TestL29_PrivateAddressesForWhomAPolicyNames(t *testing.T) {
 	for _, address := range []string{"10.0.0.1", "172.16.9.9", "192.168.1.1", "fd00::1", "100.64.0.1", "64:ff9b::a00:1", "::ffff:10.0.0.1"} {
 		if checkAddress(netip.MustParseAddr(address), reach{private: false}) == nil {
 			t.Errorf("%s may be dialled for anybody", address)
+		}
+		if checkAddress(netip.MustParseAddr(address), reach{loopback: true}) == nil {
+			t.Errorf("%s may be dialled for anybody, for development", address)
 		}
 		if got := checkAddress(netip.MustParseAddr(address), reach{private: true}); got != nil {
 			t.Errorf("%s for a host that is named: %v", address, got)
