@@ -61,6 +61,7 @@ func TestBadKeysAreRefused(t *testing.T) {
 		"not a reference":            "https://shop.example.com/cart",
 		"digest of the wrong length": "nginx@sha256:abc",
 		"too long":                   strings.Repeat("a", 5000),
+		"too many secrets":           "[shop;secrets=" + strings.Repeat("secret,", 600) + "last]nginx",
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := provider.ParseKey(key)
