@@ -20,7 +20,6 @@ type list struct {
 	errs    []error   // what concerns the whole list
 	made    time.Time // when its oldest part was
 	until   time.Time // when the first of its parts is asked for again
-	keys    []string  // of its parts, in memory
 }
 
 // part is what one place holds, as it is remembered. It is shared: not to be changed.
@@ -66,8 +65,9 @@ func (v *View) Candidates(ctx context.Context, subject verifier.Subject, wanted 
 func (v *View) candidates(ctx context.Context, subject verifier.Subject, wanted verifier.Wanted, until *time.Time) iter.Seq2[verifier.Candidate, error] {
 	return func(yield func(verifier.Candidate, error) bool) {
 		c := v.client(subject.Reference.Registry)
+		listing, again := ctx, false
 		for begun := time.Now(); ; {
-			l := v.list(ctx, c, subject, wanted)
+			l := v.list(listing, c, subject, wanted)
 			*until = l.until
 			none := true
 			for f := range v.read(ctx, c, l, subject, wanted) {
@@ -83,12 +83,11 @@ func (v *View) candidates(ctx context.Context, subject verifier.Subject, wanted 
 				yield(verifier.Candidate{}, gaveUp(c.host, context.Cause(ctx)))
 				return
 			}
-			if none && l.made.Before(begun) && time.Since(l.made) > v.store.options.EmptyListTTL {
+			if none && !again && l.made.Before(begun) && time.Since(l.made) > v.store.options.EmptyListTTL {
 				// Something was listed and none of it was wanted: like an empty
-				// list, that is believed for a few seconds only.
-				for _, key := range l.keys {
-					v.store.lists.Delete(key)
-				}
+				// list, that is believed for a few seconds only. The registry is asked
+				// once more, and no cache, neither ours nor the one that replicas share.
+				listing, again = verifier.Afresh(ctx), true
 				continue
 			}
 			for _, err := range l.errs {
@@ -120,23 +119,22 @@ func (v *View) Exists(ctx context.Context, subject verifier.Subject) error {
 
 // list asks the wanted places at the same time.
 func (v *View) list(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) *list {
-	var ways []func() (*part, []string)
+	var ways []func() *part
 	switch {
 	case len(wanted.ArtifactTypes) == 0:
 	case wanted.Leftovers:
-		ways = append(ways, func() (*part, []string) { return v.leftovers(ctx, c, subject, wanted) })
+		ways = append(ways, func() *part { return v.leftovers(ctx, c, subject, wanted) })
 	default:
-		ways = append(ways, func() (*part, []string) { return v.referrers(ctx, c, subject, wanted) })
+		ways = append(ways, func() *part { return v.referrers(ctx, c, subject, wanted) })
 	}
 	for _, suffix := range wanted.TagSuffixes {
-		ways = append(ways, func() (*part, []string) { return v.suffixed(ctx, c, subject, suffix) })
+		ways = append(ways, func() *part { return v.suffixed(ctx, c, subject, suffix) })
 	}
 	l := &list{made: time.Now()}
 	l.until = l.made.Add(v.store.options.ListTTL)
-	parts, keys := together(ways)
-	for i, p := range parts {
+	parts := together(ways)
+	for _, p := range parts {
 		l.entries = append(l.entries, p.entries...)
-		l.keys = append(l.keys, keys[i]...)
 		if p.err != nil {
 			l.errs = append(l.errs, p.err)
 		}
@@ -156,58 +154,51 @@ func (v *View) list(ctx context.Context, c *client, subject verifier.Subject, wa
 // Whether there is an API is remembered, to save a request. The memory decides
 // only what is asked first: before "nothing is attached" both were asked, the
 // tag as leftovers where there is an API.
-func (v *View) referrers(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, []string) {
+func (v *View) referrers(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) *part {
 	api, known := v.store.referrersAPI.Get(c.key())
-	var keys []string
 	if known && !api {
-		p, key := v.byTag(ctx, c, subject, wanted)
-		if len(p.entries) > 0 || p.err != nil {
-			return p, []string{key}
+		if p := v.byTag(ctx, c, subject, wanted); len(p.entries) > 0 || p.err != nil {
+			return p
 		}
-		keys = append(keys, key)
 	}
-	p, key := v.byAPI(ctx, c, subject, wanted)
-	keys = append(keys, key)
+	p := v.byAPI(ctx, c, subject, wanted)
 	if len(p.entries) > 0 || p.err != nil || !p.noAPI || known && !api {
-		return p, keys
+		return p
 	}
-	p, key = v.byTag(ctx, c, subject, wanted)
-	return p, append(keys, key)
+	return v.byTag(ctx, c, subject, wanted)
 }
 
 // leftovers gives what clients left under the tag before the registry was given
 // the API: registries do not move it.
-func (v *View) leftovers(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, []string) {
+func (v *View) leftovers(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) *part {
 	if api, known := v.store.referrersAPI.Get(c.key()); known && !api {
 		now := time.Now()
-		return &part{made: now, until: now.Add(v.store.options.ListTTL)}, nil // referrers gave it
+		return &part{made: now, until: now.Add(v.store.options.ListTTL)} // referrers gave it
 	}
-	p, key := v.byTag(ctx, c, subject, wanted)
-	return p, []string{key}
+	return v.byTag(ctx, c, subject, wanted)
 }
 
-func (v *View) byAPI(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, string) {
+func (v *View) byAPI(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) *part {
 	return v.part(ctx, c, subject, "api "+strings.Join(wanted.ArtifactTypes, ","), func(ctx context.Context) listing {
 		return c.referrersByAPI(ctx, c.repository(subject.Reference), subject.Digest, wanted)
 	})
 }
 
-func (v *View) byTag(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) (*part, string) {
+func (v *View) byTag(ctx context.Context, c *client, subject verifier.Subject, wanted verifier.Wanted) *part {
 	return v.part(ctx, c, subject, "tag "+strings.Join(wanted.ArtifactTypes, ","), func(ctx context.Context) listing {
 		return c.referrersByTag(ctx, c.repository(subject.Reference), subject.Digest, wanted)
 	})
 }
 
-func (v *View) suffixed(ctx context.Context, c *client, subject verifier.Subject, suffix string) (*part, []string) {
-	p, key := v.part(ctx, c, subject, "suffix "+suffix, func(ctx context.Context) listing {
+func (v *View) suffixed(ctx context.Context, c *client, subject verifier.Subject, suffix string) *part {
+	return v.part(ctx, c, subject, "suffix "+suffix, func(ctx context.Context) listing {
 		return c.suffixed(ctx, c.repository(subject.Reference), subject.Digest, suffix)
 	})
-	return p, []string{key}
 }
 
 // part gives what one place holds, from memory or from the registry, asked once
-// for all who want it now, and its key in memory.
-func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, place string, ask func(context.Context) listing) (*part, string) {
+// for all who want it now.
+func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, place string, ask func(context.Context) listing) *part {
 	s := v.store
 	key := c.key("list", c.repository(subject.Reference), subject.Digest.String(), place)
 	read := func(ctx context.Context) (*part, error) {
@@ -236,29 +227,29 @@ func (v *View) part(ctx context.Context, c *client, subject verifier.Subject, pl
 		if len(p.entries) > 0 && time.Now().After(p.renewAt) {
 			behind(ctx, &s.listFlights, class(ctx, key), s.options.Budget, read)
 		}
-		return p, key
+		return p
 	}
 	p, err := s.listFlights.Do(ctx, class(ctx, key), s.options.Budget, read)
 	if err != nil {
-		return &part{listing: listing{err: gaveUp(c.host, err)}, made: time.Now()}, key
+		return &part{listing: listing{err: gaveUp(c.host, err)}, made: time.Now()}
 	}
-	return p, key
+	return p
 }
 
 // together runs all and gives their results in order. A panic reaches the
 // caller, whose flight knows what to do with it.
-func together(ways []func() (*part, []string)) ([]*part, [][]string) {
-	parts, keys := make([]*part, len(ways)), make([][]string, len(ways))
+func together(ways []func() *part) []*part {
+	parts := make([]*part, len(ways))
 	if len(ways) == 1 {
-		parts[0], keys[0] = ways[0]()
-		return parts, keys
+		parts[0] = ways[0]()
+		return parts
 	}
 	panics := make([]any, len(ways))
 	var wait sync.WaitGroup
 	for i, way := range ways {
 		wait.Go(func() {
 			defer func() { panics[i] = recover() }()
-			parts[i], keys[i] = way()
+			parts[i] = way()
 		})
 	}
 	wait.Wait()
@@ -267,7 +258,7 @@ func together(ways []func() (*part, []string)) ([]*part, [][]string) {
 			panic(p)
 		}
 	}
-	return parts, keys
+	return parts
 }
 
 // read gives the list's candidates in its order. What is in memory is given at
