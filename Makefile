@@ -16,13 +16,13 @@ SMALL       := k8s.io sigs.k8s.io github.com/go-openapi github.com/json-iterator
                github.com/aws golang.org/x/oauth2 github.com/spf13 go.yaml.in go.etcd.io maragu.dev $(addprefix github.com/countersign-dev/countersign/internal/,watch cluster ratify)
 BUILDFLAGS  := -trimpath -tags=grpcnotrace $(SMALL:%=-gcflags=%/...=-l)
 # What make e2e runs, whole: make test stays under five minutes without it.
-CLUSTER     := bench|decisions|e2e|image|install|shared|signers|watch
+CLUSTER     := bench|decisions|e2e|image|install|memory|shared|signers|watch
 # Functions begin at 16 bytes, as arm64's do, instead of 32: 0.4 MB.
 LDFLAGS     := -s -w -funcalign=16 -X main.version=$(VERSION)
 
 export GOTOOLCHAIN := local
 
-.PHONY: help run test lint build image bench e2e tools generate fuzz clean
+.PHONY: help run test lint build image bench e2e memory tools generate fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,8 +53,12 @@ bench: build ## measure the real binary beside an echo provider, in 4 minutes (B
 e2e: tools ## a real API server, Gatekeeper, Cosign and the chart; the engines of Gatekeeper 3.23 and 3.20
 	go test -race -count=1 -run 'TestContract|TestL39' ./internal/verifier/... ./cmd/provider
 	cd test && go test -race -count=1 -p 1 -timeout 30m -v ./bench ./decisions ./shared ./signers ./e2e ./watch ./install
+	cd test && go test -count=1 -v ./memory # the race detector takes several times the memory
 	cd test && go test -count=1 -v ./image # which compresses for minutes under the race detector
 	cd test && go test -modfile=gatekeeper320.mod -tags gatekeeper320 -count=1 -v ./library ./azurepolicy
+
+memory: ## the binary's memory under hostile registries, in the long form: 1,000 pods of each kind, 20 minutes
+	cd test && COUNTERSIGN_LONG=1 go test -count=1 -timeout 60m -v ./memory
 
 tools: ## build what make e2e runs: etcd, Kubernetes, Gatekeeper, Helm, Cosign (kept in the cache)
 	cd test && go run ./tools/build

@@ -42,6 +42,9 @@ type appOptions struct {
 	contentCacheSize int64
 	// proofAge is how long proofs are remembered; nil: the default.
 	proofAge *time.Duration
+	// evidenceMemory is what evidence may take while it is read and judged, in bytes; 0:
+	// the store's default.
+	evidenceMemory int64
 	// sharedCache is a directory with what is needed to share evidence.
 	sharedCache string
 	// lists is how long tags and lists of evidence are believed, empty ones too; 0: as
@@ -107,7 +110,7 @@ func (a *app) Run(ctx context.Context) error {
 
 func newApp(ctx context.Context, o appOptions) (*app, error) {
 	memory := verifier.NewMemory(findingBytes)
-	options := store.Options{AllowLoopback: o.allowLoopback, UserAgent: "countersign/" + buildVersion(), TagTTL: o.lists, ListTTL: o.lists, EmptyListTTL: o.lists}
+	options := store.Options{AllowLoopback: o.allowLoopback, UserAgent: "countersign/" + buildVersion(), InFlightBytes: o.evidenceMemory, TagTTL: o.lists, ListTTL: o.lists, EmptyListTTL: o.lists}
 	if o.metrics != nil {
 		options.Observe = observeRegistries(o.metrics, o.ratify)
 	}

@@ -24,6 +24,7 @@ type processOptions struct {
 	sharedCache                        string
 	contentCacheSize                   int64
 	proofAge                           time.Duration
+	evidenceMemory                     int64
 	cluster                            clusterOptions
 }
 
@@ -39,6 +40,7 @@ func (o *processOptions) add(flags *pflag.FlagSet, listen, there string) {
 	flags.StringVar(&o.contentCache, "content-cache", "", "a directory that keeps signatures and what they are in, by digest, beyond a restart; empty: none")
 	flags.Int64Var(&o.contentCacheSize, "content-cache-size", 512, "how many MiB it may have; what was not used for the longest goes first")
 	flags.DurationVar(&o.proofAge, "remember-proofs", verifier.DefaultProofAge, "longest time that a digest is admitted without reading its list of signatures while its registry cannot be reached; 0: none")
+	flags.Int64Var(&o.evidenceMemory, "evidence-memory", 0, "maximum MiB that evidence takes while it is read and verified; 0: a fifth of GOMEMLIMIT, which follows the container's memory limit where it is not set")
 	flags.StringVar(&o.sharedCache, "shared-cache", "", "a directory, as a Secret is mounted, that says where replicas share what they have read: url, secret and ca.crt; empty: nowhere")
 }
 
@@ -53,8 +55,13 @@ func (o *processOptions) logger(stderr io.Writer) (*slog.Logger, error) {
 
 // app is what verifies, before each one's own is added.
 func (o *processOptions) app(log *slog.Logger, metrics *telemetry.Metrics) appOptions {
+	evidence := limitMemory(log)
+	if o.evidenceMemory > 0 {
+		evidence = o.evidenceMemory << 20
+	}
 	return appOptions{
-		config: o.config, allowLoopback: o.allowLoopback, ratify: o.cluster.ratify, vaultCache: o.vaultCache, contentCache: o.contentCache,
+		evidenceMemory: evidence,
+		config:         o.config, allowLoopback: o.allowLoopback, ratify: o.cluster.ratify, vaultCache: o.vaultCache, contentCache: o.contentCache,
 		contentCacheSize: o.contentCacheSize, proofAge: &o.proofAge, sharedCache: o.sharedCache, log: log, metrics: metrics,
 	}
 }

@@ -265,6 +265,12 @@ func together(ways []func() *part) []*part {
 // once; from the first that is not, manifests are fetched ahead.
 func (v *View) read(ctx context.Context, c *client, l *list, subject verifier.Subject, wanted verifier.Wanted) iter.Seq[found] {
 	return func(yield func(found) bool) {
+		release, err := c.holding(ctx, l)
+		if err != nil {
+			yield(found{err: err})
+			return
+		}
+		defer release()
 		for i, e := range l.entries {
 			m, ok := v.store.manifests.Get(manifestKey(e.descriptor))
 			if !ok {
@@ -280,28 +286,28 @@ func (v *View) read(ctx context.Context, c *client, l *list, subject verifier.Su
 	}
 }
 
-// ahead works on up to lookAhead entries at a time and yields in order. When
-// it returns, nothing that it started is left.
+// ahead works on up to lookAhead entries at a time, fewer where they are large, and
+// yields in order. When it returns, nothing that it started is left.
 func ahead(ctx context.Context, entries []entry, work func(context.Context, entry) found, yield func(found) bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	defer cancel()
 	results := make([]chan found, len(entries))
-	start := func(i int) {
-		results[i] = make(chan found, 1)
-		wait.Go(func() { results[i] <- work(ctx, entries[i]) })
-	}
-	for i := range min(lookAhead, len(entries)) {
-		start(i)
-	}
+	var started int
+	var bytes int64 // of those that are not yielded
 	for i := range entries {
+		for started < min(i+lookAhead, len(entries)) && (started == i || bytes+entries[started].bytes() <= maxAheadBytes) {
+			e, result := entries[started], make(chan found, 1)
+			results[started] = result
+			wait.Go(func() { result <- work(ctx, e) })
+			bytes += e.bytes()
+			started++
+		}
 		f := <-results[i]
+		bytes -= entries[i].bytes()
 		if ctx.Err() != nil || !yield(f) { // given up: what failed for that is no finding
 			return
-		}
-		if next := i + lookAhead; next < len(entries) {
-			start(next)
 		}
 	}
 }
@@ -320,16 +326,32 @@ func (v *View) candidate(ctx context.Context, c *client, e entry, subject verifi
 			skip:      e.source != verifier.SourceTagSuffix && !selects(wanted, d.ArtifactType),
 		}
 	}
-	m, err := v.manifest(ctx, c, c.repository(subject.Reference), d)
+	m, err := v.manifest(ctx, c, c.repository(subject.Reference), d, candidateLimit(e))
 	if err != nil {
 		return found{candidate: unread, err: gaveUp(c.host, err)}
 	}
 	return judge(e, m, subject, wanted)
 }
 
+// candidateLimit is how large the manifest of an entry may be.
+func candidateLimit(e entry) int64 {
+	if e.source == verifier.SourceTagSuffix {
+		return maxManifestBytes
+	}
+	return maxCandidateBytes
+}
+
+// bytes is what reading the entry's manifest takes.
+func (e entry) bytes() int64 {
+	if e.descriptor.Size > candidateLimit(e) {
+		return 0 // it is not read
+	}
+	return max(e.descriptor.Size, 0)
+}
+
 // manifest fetches and decodes a manifest once for all who want it.
-func (v *View) manifest(ctx context.Context, c *client, repository string, d ocispec.Descriptor) (*manifest, error) {
-	if err := check(d, maxManifestBytes); err != nil {
+func (v *View) manifest(ctx context.Context, c *client, repository string, d ocispec.Descriptor, limit int64) (*manifest, error) {
+	if err := check(d, limit); err != nil {
 		return nil, err
 	}
 	s, key := v.store, manifestKey(d)
@@ -340,6 +362,11 @@ func (v *View) manifest(ctx context.Context, c *client, repository string, d oci
 		if m, ok := s.manifests.Get(key); ok {
 			return m, nil
 		}
+		release, err := c.reading(ctx, d.Size)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
 		data, err := c.content(ctx, repository, d)
 		if err != nil {
 			return nil, err

@@ -207,12 +207,12 @@ func (c *client) attempt(ctx context.Context, q question, n int) (_ *answer, f *
 	host := resp.Request.URL.Host
 	c.store.closeGate(host, resp)
 
-	limit := q.limit
-	if resp.StatusCode != http.StatusOK {
-		limit = maxErrorBytes
-	}
-	body, longer, err := read(resp.Body, limit)
-	if err != nil {
+	body, longer, err := c.body(ctx, q, resp)
+	var known *verifier.Error
+	switch {
+	case errors.As(err, &known): // our own limit
+		return nil, &failure{err: known}
+	case err != nil:
 		return nil, c.unreachable(host, err)
 	}
 	a := &answer{resp.StatusCode, resp.Header, body, longer, resp.Request.URL}
@@ -268,7 +268,10 @@ func failedHost(err error, host string) string {
 // read takes at most limit bytes, growing as they come: what a header or a
 // descriptor claims allocates nothing.
 func read(body io.Reader, limit int64) (data []byte, longer bool, err error) {
-	var buffer bytes.Buffer
+	return readInto(new(bytes.Buffer), body, limit)
+}
+
+func readInto(buffer *bytes.Buffer, body io.Reader, limit int64) (data []byte, longer bool, err error) {
 	n, err := buffer.ReadFrom(io.LimitReader(body, limit+1))
 	if err != nil {
 		return nil, false, err

@@ -54,12 +54,12 @@ func wrongSize(d ocispec.Descriptor, size int64) error {
 }
 
 // content gives content by digest from disk, from another replica, or else from
-// the registry.
+// the registry. The caller counts its bytes, see reading.
 func (c *client) content(ctx context.Context, repository string, d ocispec.Descriptor) ([]byte, error) {
-	if data, ok := c.store.options.Content.get(d.Digest); ok && int64(len(data)) == d.Size {
+	if data, ok := c.store.options.Content.get(d.Digest, d.Size); ok {
 		return data, nil
 	}
-	if data, ok := c.store.options.Shared.content(ctx, d.Digest); ok && int64(len(data)) == d.Size {
+	if data, ok := c.store.options.Shared.content(ctx, d.Digest, d.Size); ok && int64(len(data)) == d.Size {
 		c.store.options.Content.put(d.Digest, data)
 		return data, nil
 	}
@@ -165,6 +165,8 @@ func (c *client) resolve(ctx context.Context, repository, tag string) (digest.Di
 	if said, err := digest.Parse(a.header.Get("Docker-Content-Digest")); err == nil && a.status == http.StatusOK {
 		return said, nil
 	}
+	ctx, done := withBodies(ctx)
+	defer done()
 	d, _, err := c.tagged(ctx, repository, tag)
 	if err != nil {
 		return "", err
@@ -204,7 +206,8 @@ func (c *client) noImage(what string) error {
 }
 
 // tagged reads what a tag or digest names, up to 4 MiB; nil where there is no such
-// thing. Beyond the limit the descriptor's size is -1 and it has no digest.
+// thing. Beyond the limit the descriptor's size is -1 and it has no digest. The bytes
+// are counted while the work that the caller began withBodies goes on.
 func (c *client) tagged(ctx context.Context, repository, tag string) (*ocispec.Descriptor, []byte, error) {
 	a, err := c.ask(ctx, question{
 		method:     http.MethodGet,

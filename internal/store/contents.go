@@ -1,11 +1,11 @@
 package store
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/countersign-dev/countersign/internal/verifier"
@@ -37,13 +37,12 @@ func (v *View) Contents(ctx context.Context, subject verifier.Subject) (verifier
 
 // whole reads a manifest or index of which only the digest is known.
 func (c *client) whole(ctx context.Context, repository string, subject verifier.Subject) ([]byte, error) {
+	if data, err := c.kept(ctx, subject.Digest); data != nil || err != nil {
+		return data, err
+	}
+	ctx, done := withBodies(ctx)
+	defer done()
 	caches := c.store.options
-	if data, ok := caches.Content.get(subject.Digest); ok {
-		return data, nil
-	}
-	if data, ok := caches.Shared.content(ctx, subject.Digest); ok {
-		return data, nil
-	}
 	d, data, err := c.tagged(ctx, repository, subject.Digest.String())
 	switch {
 	case err != nil:
@@ -63,9 +62,38 @@ func (c *client) whole(ctx context.Context, repository string, subject verifier.
 	return data, nil
 }
 
+// kept gives content of an unknown size that is on disk or shared; nil: it is not.
+func (c *client) kept(ctx context.Context, of digest.Digest) ([]byte, error) {
+	caches := c.store.options
+	onDisk, shared := caches.Content.size(of), int64(0)
+	if onDisk > maxManifestBytes {
+		onDisk = 0
+	}
+	if caches.Shared != nil {
+		shared = maxSharedBytes
+	}
+	if onDisk+shared == 0 {
+		return nil, nil
+	}
+	release, err := c.reading(ctx, max(onDisk, shared))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if onDisk > 0 {
+		if data, ok := caches.Content.get(of, onDisk); ok {
+			return data, nil
+		}
+	}
+	if data, ok := caches.Shared.content(ctx, of, maxSharedBytes); ok {
+		return data, nil
+	}
+	return nil, nil
+}
+
 // decodeContents reads bytes that match their digest.
 func decodeContents(data []byte) (verifier.Contents, error) {
-	if bytes.Count(data, []byte{','}) > maxManifestValues {
+	if values, objects := shape(data); values > maxManifestValues || padded(len(data), values, objects) {
 		return verifier.Contents{}, &verifier.Error{Reason: verifier.ReasonLimitExceeded, Message: "the image's manifest has more parts than are read"}
 	}
 	var form struct {

@@ -34,6 +34,8 @@ const (
 	// maxWriters is how many files are written at once; what is too much is not
 	// kept, for nobody waits for a disk.
 	maxWriters = 16
+	// maxUnwritten bounds the bytes of those.
+	maxUnwritten = 8 << 20
 	// fileBytes is what a file costs beside its content.
 	fileBytes = 4 << 10
 )
@@ -52,8 +54,9 @@ type Directory struct {
 	maxBytes int64
 	writers  chan struct{}
 
-	records [sha256.Size]byte // the key of the records' MAC
-	written atomic.Int64      // records
+	records   [sha256.Size]byte // the key of the records' MAC
+	written   atomic.Int64      // records
+	unwritten unwritten
 
 	hits, misses, evictions atomic.Uint64
 
@@ -63,6 +66,21 @@ type Directory struct {
 	bytes   int64
 	scanned time.Time
 }
+
+// unwritten is what waits to be written, by a disk or a server that may be slow, while
+// whoever had read it goes on.
+type unwritten struct{ bytes atomic.Int64 }
+
+// add reports whether there is room for it.
+func (u *unwritten) add(data []byte) bool {
+	if u.bytes.Add(int64(len(data))) <= maxUnwritten {
+		return true
+	}
+	u.done(data)
+	return false
+}
+
+func (u *unwritten) done(data []byte) { u.bytes.Add(-int64(len(data))) }
 
 type file struct {
 	digest digest.Digest
@@ -113,19 +131,34 @@ func blobPath(of digest.Digest) string {
 	return path.Join("blobs", of.Algorithm().String(), of.Encoded())
 }
 
-// get gives content if it is there and what its digest says. A nil Directory has
-// nothing.
-func (d *Directory) get(of digest.Digest) ([]byte, bool) {
+// size is what content that is there has; 0: it is not there.
+func (d *Directory) size(of digest.Digest) int64 {
+	if d == nil {
+		return 0
+	}
+	info, err := d.root.Stat(blobPath(of)) // another process may have written it
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// get gives content if it is there, has that size and is what its digest says. A nil
+// Directory has nothing.
+func (d *Directory) get(of digest.Digest, size int64) ([]byte, bool) {
 	if d == nil {
 		return nil, false
 	}
-	data, err := d.read(blobPath(of))
+	data, err := d.read(blobPath(of), size)
 	if err == nil && of.Algorithm().FromBytes(data) == of {
 		d.hits.Add(1)
 		d.use(of, int64(len(data)))
 		return data, true
 	}
 	d.misses.Add(1)
+	if errors.Is(err, errOtherSize) && d.whole(of) {
+		return nil, false // the file is right, and the descriptor is not
+	}
 	if errors.Is(err, fs.ErrNotExist) { // another process may have evicted it
 		d.mu.Lock()
 		d.drop(d.files[of])
@@ -136,9 +169,24 @@ func (d *Directory) get(of digest.Digest) ([]byte, bool) {
 	return nil, false
 }
 
-// read reads a regular file of what a decision may read at most, and waits for
-// nothing that is none.
-func (d *Directory) read(name string) ([]byte, error) {
+// errOtherSize is of a file that is not read: its bytes were not counted.
+var errOtherSize = errors.New("the file has another size")
+
+// whole reports whether a file is what its digest says, without keeping it in memory.
+func (d *Directory) whole(of digest.Digest) bool {
+	f, err := d.root.OpenFile(blobPath(of), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	verified := of.Verifier()
+	_, err = io.Copy(verified, io.LimitReader(f, maxBlobBytes))
+	return err == nil && verified.Verified()
+}
+
+// read reads a regular file of that size, or of what a decision may read at most where
+// it is negative, and waits for nothing that is none.
+func (d *Directory) read(name string, size int64) ([]byte, error) {
 	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -151,6 +199,9 @@ func (d *Directory) read(name string) ([]byte, error) {
 	if !info.Mode().IsRegular() || info.Size() > maxBlobBytes {
 		return nil, fs.ErrInvalid
 	}
+	if size >= 0 && info.Size() != size {
+		return nil, errOtherSize
+	}
 	data := make([]byte, info.Size())
 	if _, err := io.ReadFull(f, data); err != nil {
 		return nil, err
@@ -161,16 +212,18 @@ func (d *Directory) read(name string) ([]byte, error) {
 // put keeps content that its digest names, behind the caller. Whether it was kept
 // nobody learns: it is there next time or it is not.
 func (d *Directory) put(of digest.Digest, data []byte) {
-	if d == nil || int64(len(data))+fileBytes > d.maxBytes {
+	if d == nil || int64(len(data))+fileBytes > d.maxBytes || !d.unwritten.add(data) {
 		return
 	}
 	select {
 	case d.writers <- struct{}{}:
 	default:
+		d.unwritten.done(data)
 		return
 	}
 	go func() {
 		defer func() { <-d.writers }()
+		defer d.unwritten.done(data)
 		d.rescan()
 		if d.known(of) || d.write(blobPath(of), data) != nil {
 			return

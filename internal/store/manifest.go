@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -50,7 +49,10 @@ func decodeManifest(mediaType string, data []byte) *manifest {
 		m.malformed = &verifier.Error{Reason: verifier.ReasonFormatUnsupported, Message: message, Err: cause}
 		return m
 	}
-	if bytes.Count(data, []byte{','}) > maxManifestValues { // before decoding, which is where it would cost
+	switch values, objects := shape(data); { // before decoding, which is where it would cost
+	case padded(len(data), values, objects):
+		return malformed("a manifest is not of the expected form: it has more parts than its length explains", nil)
+	case values > maxManifestValues:
 		m.malformed = &verifier.Error{Reason: verifier.ReasonLimitExceeded, Message: "a manifest has more parts than are read"}
 		return m
 	}
@@ -66,6 +68,10 @@ func decodeManifest(mediaType string, data []byte) *manifest {
 	if m.artifactType == "" {
 		m.artifactType = form.Config.MediaType
 	}
+	if len(m.artifactType) > maxName {
+		m.artifactType = ""
+		return malformed("a manifest's artifact type is longer than 255 characters", nil)
+	}
 	switch {
 	case form.Manifests != nil || isIndex(form.MediaType):
 		return malformed("a candidate is an index, not a manifest", nil)
@@ -77,6 +83,31 @@ func decodeManifest(mediaType string, data []byte) *manifest {
 		return malformed("a manifest has no layers", nil)
 	}
 	return m
+}
+
+// padded reports whether a manifest takes many times its bytes once decoded, which no
+// real one does.
+func padded(bytes, values, objects int) bool {
+	return values > freeValues+bytes/valueBytes || objects > freeObjects+bytes/objectBytes
+}
+
+// shape counts what is in JSON, outside its strings.
+func shape(data []byte) (values, objects int) {
+	inString := false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == ',':
+			values++
+		case c == '{' || c == '[':
+			objects++
+		}
+	}
+	return values, objects
 }
 
 // cost is about what the decoded manifest takes in memory.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -60,46 +61,60 @@ func (c *client) pages(ctx context.Context, repository string, subject digest.Di
 	}
 	collected := collector{wanted: wanted, source: verifier.SourceReferrersAPI}
 	for page := 1; ; page++ {
-		a, err := c.ask(ctx, question{
-			method:     http.MethodGet,
-			url:        at,
-			repository: repository,
-			accept:     ocispec.MediaTypeImageIndex,
-			kind:       "referrers",
-			limit:      maxPageBytes,
-		})
-		switch {
-		case err != nil:
-			return collected.end(err), apiUnclear
-		case a.status == http.StatusNotFound && saysUnknown(a.body):
-			return collected.end(nil), apiUnclear
-		case page > 1 && a.status != http.StatusOK:
-			return collected.end(c.unexpected(a.url.Host, a.status).err), apiSpoken
-		case a.status == http.StatusNotFound, a.status == http.StatusMethodNotAllowed, a.status == http.StatusNotImplemented,
-			a.status == http.StatusOK && mediaType(a.header) != ocispec.MediaTypeImageIndex:
-			return collected.end(nil), apiAbsent
-		case a.status != http.StatusOK:
-			return collected.end(c.unexpected(a.url.Host, a.status).err), apiUnclear
-		}
-		if err := collected.page(a.body, a.longer); err != nil {
-			return collected.end(c.badList(err)), apiSpoken
-		}
-		next, err := c.nextPage(a)
-		switch {
-		case err != nil:
-			return collected.end(c.badList(err)), apiSpoken
-		case next == nil:
-			return collected.end(nil), apiSpoken
-		case page == maxPages:
-			return collected.end(tooMany("pages", maxPages)), apiSpoken
+		next, status, err := c.page(ctx, repository, at, page, &collected)
+		if err != nil || next == nil {
+			return collected.end(err), status
 		}
 		at = next
 	}
 }
 
+// page reads one page of the list into those that were read before, and says where the
+// next one is, if there is one.
+func (c *client) page(ctx context.Context, repository string, at *url.URL, page int, collected *collector) (next *url.URL, _ apiStatus, _ error) {
+	ctx, done := withBodies(ctx)
+	defer done()
+	a, err := c.ask(ctx, question{
+		method:     http.MethodGet,
+		url:        at,
+		repository: repository,
+		accept:     ocispec.MediaTypeImageIndex,
+		kind:       "referrers",
+		limit:      maxPageBytes,
+	})
+	switch {
+	case err != nil:
+		return nil, apiUnclear, err
+	case a.status == http.StatusNotFound && saysUnknown(a.body):
+		return nil, apiUnclear, nil
+	case page > 1 && a.status != http.StatusOK:
+		return nil, apiSpoken, c.unexpected(a.url.Host, a.status).err
+	case a.status == http.StatusNotFound, a.status == http.StatusMethodNotAllowed, a.status == http.StatusNotImplemented,
+		a.status == http.StatusOK && mediaType(a.header) != ocispec.MediaTypeImageIndex:
+		return nil, apiAbsent, nil
+	case a.status != http.StatusOK:
+		return nil, apiUnclear, c.unexpected(a.url.Host, a.status).err
+	}
+	if err := collected.page(a.body, a.longer); err != nil {
+		return nil, apiSpoken, c.badList(err)
+	}
+	next, err = c.nextPage(a)
+	switch {
+	case err != nil:
+		return nil, apiSpoken, c.badList(err)
+	case next != nil && page == maxPages:
+		return nil, apiSpoken, tooMany("pages", maxPages)
+	case next != nil && collected.bytes > maxListBytes:
+		return nil, apiSpoken, tooMany("bytes of referrers", maxListBytes)
+	}
+	return next, apiSpoken, nil
+}
+
 // referrersByTag reads the index that clients keep where there is no API.
 // https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#referrers-tag-schema
 func (c *client) referrersByTag(ctx context.Context, repository string, subject digest.Digest, wanted verifier.Wanted) listing {
+	ctx, done := withBodies(ctx)
+	defer done()
 	collected := collector{wanted: wanted, source: verifier.SourceReferrersTag}
 	d, body, err := c.tagged(ctx, repository, referrersTag(subject))
 	// Some registries lead such a tag to the subject itself, which may be an
@@ -124,6 +139,8 @@ func (c *client) suffixed(ctx context.Context, repository string, subject digest
 	if len(tag) > maxTag {
 		return listing{}
 	}
+	ctx, done := withBodies(ctx)
+	defer done()
 	d, body, err := c.tagged(ctx, repository, tag)
 	switch {
 	case err != nil:
@@ -155,6 +172,7 @@ type collector struct {
 	wanted  verifier.Wanted
 	source  verifier.Source
 	read    int
+	bytes   int // of all pages
 	seen    map[listed]bool
 	entries []entry
 }
@@ -166,6 +184,7 @@ var errPageTooLong = errors.New("page too long")
 // page costs no more than the entries that are kept. Annotations are not: they
 // are copies that nobody checked. When truncated, all that is whole is taken.
 func (l *collector) page(data []byte, truncated bool) error {
+	l.bytes += len(data)
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	err := l.index(decoder)
 	if truncated && !errors.Is(err, errTooManyEntries) {
@@ -231,6 +250,7 @@ func open(decoder *json.Decoder, want json.Delim) error {
 // take keeps a descriptor once, if it names something that is or may be of a
 // wanted type.
 func (l *collector) take(d ocispec.Descriptor) {
+	d.MediaType, d.ArtifactType, d.Digest = name(d.MediaType), name(d.ArtifactType), digest.Digest(short(string(d.Digest)))
 	line := listed{d.MediaType, d.Digest, d.Size}
 	if d.Digest == "" || l.seen[line] || !selects(l.wanted, d.ArtifactType) && !undetermined(d.ArtifactType) {
 		return
@@ -240,6 +260,17 @@ func (l *collector) take(d ocispec.Descriptor) {
 	}
 	l.seen[line] = true
 	l.entries = append(l.entries, entry{d, l.source, ""})
+}
+
+// name is a media type as it is kept, once for all lists, and so short that a list costs
+// no more than its entries.
+func name(mediaType string) string { return unique.Make(short(mediaType)).Value() }
+
+func short(s string) string {
+	if len(s) <= maxName {
+		return s
+	}
+	return strings.Clone(s[:maxName])
 }
 
 func (l *collector) end(err error) listing { return listing{entries: l.entries, err: err} }

@@ -58,6 +58,8 @@ type Shared struct {
 	writes  chan struct{}
 	closed  chan struct{}
 
+	unwritten unwritten
+
 	hits, misses atomic.Uint64
 
 	mu      sync.Mutex // guards all below
@@ -202,8 +204,8 @@ func (s *Shared) answers() bool {
 	return true
 }
 
-// get reads a value.
-func (s *Shared) get(ctx context.Context, key string) ([]byte, bool) {
+// get reads a value, and no more than a byte beyond that size.
+func (s *Shared) get(ctx context.Context, key string, size int64) ([]byte, bool) {
 	if s == nil {
 		return nil, false
 	}
@@ -213,7 +215,7 @@ func (s *Shared) get(ctx context.Context, key string) ([]byte, bool) {
 		return nil, false
 	}
 	data, err := patient(ctx, func(ctx context.Context) ([]byte, error) {
-		return client.Do(ctx, client.B().Getrange().Key(sharedPrefix+key).Start(0).End(maxSharedBytes).Build()).AsBytes()
+		return client.Do(ctx, client.B().Getrange().Key(sharedPrefix+key).Start(0).End(min(size, maxSharedBytes)).Build()).AsBytes()
 	})
 	if err != nil && ctx.Err() == nil {
 		s.log.Warn("the shared cache does not answer in time, and is left alone", slog.Any("error", err))
@@ -262,13 +264,18 @@ func (s *Shared) put(key string, data []byte, ttl time.Duration) {
 	if client == nil {
 		return
 	}
+	if !s.unwritten.add(data) {
+		return
+	}
 	select {
 	case s.writes <- struct{}{}:
 	default:
+		s.unwritten.done(data)
 		return
 	}
 	go func() {
 		defer func() { <-s.writes }()
+		defer s.unwritten.done(data)
 		ctx, cancel := context.WithTimeout(context.Background(), sharedConnect)
 		defer cancel()
 		err := client.Do(ctx, client.B().Set().Key(sharedPrefix+key).Value(valkey.BinaryString(data)).PxMilliseconds(ttl.Milliseconds()).Build()).Error()
@@ -280,9 +287,9 @@ func (s *Shared) put(key string, data []byte, ttl time.Duration) {
 
 func contentKey(of digest.Digest) string { return "content:" + of.String() }
 
-// content gives content if its bytes are what the digest says.
-func (s *Shared) content(ctx context.Context, of digest.Digest) ([]byte, bool) {
-	data, ok := s.get(ctx, contentKey(of))
+// content gives content, of that size at most, if its bytes are what the digest says.
+func (s *Shared) content(ctx context.Context, of digest.Digest, size int64) ([]byte, bool) {
+	data, ok := s.get(ctx, contentKey(of), size)
 	if !ok {
 		return nil, false
 	}
@@ -313,7 +320,7 @@ func (s *Shared) between(ctx context.Context, key string, earliest, latest time.
 	if s == nil || verifier.IsAfresh(ctx) {
 		return time.Time{}, false
 	}
-	data, ok := s.get(ctx, s.hidden(key))
+	data, ok := s.get(ctx, s.hidden(key), maxSharedBytes)
 	if !ok {
 		return time.Time{}, false
 	}

@@ -67,6 +67,10 @@ type Options struct {
 	// ContentBytes bounds blobs and manifests in memory: 64 MiB for both.
 	// ListBytes bounds lists of candidates: 16 MiB.
 	ContentBytes, ListBytes int64
+	// InFlightBytes bounds what is read from registries, disks and shared caches, and
+	// held while it is judged, at one time beside these caches: 64 MiB, and 16 MiB at
+	// least. A host has at most half of it.
+	InFlightBytes int64
 	// Content keeps blobs and manifests beyond the process; nil: nothing does.
 	Content *Directory
 	// Shared is evidence that other replicas have read; nil: there are none.
@@ -113,6 +117,7 @@ func (o Options) withDefaults() Options {
 	set(&o.ReferrersAPITTL, 10*time.Minute)
 	set(&o.ContentBytes, 64<<20)
 	set(&o.ListBytes, 16<<20)
+	set(&o.InFlightBytes, defaultInFlight)
 	set(&o.UserAgent, "countersign")
 	if o.Proxy == nil {
 		o.Proxy = http.ProxyFromEnvironment
@@ -161,9 +166,11 @@ type Store struct {
 	listFlights     flight.Group[*part]
 	tokenFlights    flight.Group[authorization]
 
-	pace    *pace
-	hedges  hedges
-	proxies sync.Map // addresses of the proxies in use
+	pace *pace
+	// inFlight bounds the bytes that are read and judged.
+	inFlight *inFlight
+	hedges   hedges
+	proxies  sync.Map // addresses of the proxies in use
 
 	mu         sync.Mutex // guards all below
 	transports map[string]*http.Transport
@@ -185,6 +192,7 @@ func New(options Options) *Store {
 		challenges:   cache.New[challenge](hostBytes),
 		tokens:       cache.New[authorization](tokenBytes),
 		pace:         newPace(),
+		inFlight:     newInFlight(options.InFlightBytes),
 		transports:   map[string]*http.Transport{},
 		contacts:     map[string]chan struct{}{},
 	}
@@ -257,6 +265,7 @@ func (s *Store) transport(name string, roots *x509.CertPool, ours *tls.Certifica
 		// A compressed manifest could expand to any size, and the specification
 		// compresses nothing.
 		DisableCompression: true,
+		HTTP2:              &http.HTTP2Config{MaxReceiveBufferPerStream: maxStreamBytes, MaxReceiveBufferPerConnection: maxConnBytes},
 	}
 	if ours != nil {
 		t.TLSClientConfig.Certificates = []tls.Certificate{*ours}

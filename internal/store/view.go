@@ -326,13 +326,22 @@ func (v *View) Fetch(ctx context.Context, subject verifier.Subject, d ocispec.De
 	c := v.client(subject.Reference.Registry)
 	repository := c.repository(subject.Reference)
 	data, ok := v.store.blobs.Get(d.Digest.String())
+	release, err := c.judging(ctx, d.Size, ok)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if !ok {
-		var err error
 		key := c.key("content", repository, d.MediaType, d.Digest.String(), fmt.Sprint(d.Size))
 		data, err = v.store.blobFlights.Do(ctx, class(ctx, key), v.store.options.Budget, func(ctx context.Context) ([]byte, error) {
 			if data, ok := v.store.blobs.Get(d.Digest.String()); ok {
 				return data, nil
 			}
+			release, err := c.reading(ctx, d.Size)
+			if err != nil {
+				return nil, err
+			}
+			defer release()
 			data, err := c.content(ctx, repository, d)
 			if err != nil {
 				return nil, err

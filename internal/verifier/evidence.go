@@ -35,6 +35,12 @@ type Candidate struct {
 	Repository Reference
 }
 
+// named is the candidate without what its manifest says: what a report keeps of it.
+func (c Candidate) named() Candidate {
+	c.Manifest = ocispec.Manifest{}
+	return c
+}
+
 // AnyArtifactType asks for all referrers, where it is the only one wanted.
 const AnyArtifactType = "*"
 

@@ -9,7 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// maxDecisionBytes bounds the blobs read for one decision.
+// maxDecisionBytes bounds the manifests and blobs of one decision.
 const maxDecisionBytes = 32 << 20
 
 // task is one candidate for one check.
@@ -51,13 +51,17 @@ type fetchFunc func(context.Context, ocispec.Descriptor) ([]byte, error)
 func (c *Chain) boundedFetch(subject Subject, spent *atomic.Int64) fetchFunc {
 	return func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 		if d.Size < 0 || d.Size > maxDecisionBytes || spent.Add(d.Size) > maxDecisionBytes {
-			return nil, &Error{
-				Reason:  ReasonLimitExceeded,
-				Message: fmt.Sprintf("the evidence is larger than %d MiB", maxDecisionBytes>>20),
-				Remedy:  "Delete signatures that nobody needs from the repository",
-			}
+			return nil, tooLarge()
 		}
 		return c.store.Fetch(ctx, subject, d)
+	}
+}
+
+func tooLarge() *Error {
+	return &Error{
+		Reason:  ReasonLimitExceeded,
+		Message: fmt.Sprintf("the evidence is larger than %d MiB", maxDecisionBytes>>20),
+		Remedy:  "Delete signatures that nobody needs from the repository",
 	}
 }
 
@@ -111,6 +115,8 @@ func judge(ctx context.Context, check *Check, evidence Evidence) (findings []Fin
 			}}}
 		}
 	}()
+	ctx, done := WithHold(ctx, needs(evidence.Candidate))
+	defer done()
 	findings = check.Verifier.Verify(ctx, evidence)
 	if len(findings) == 0 {
 		return []Finding{{Err: &Error{Reason: ReasonFormatUnsupported, Message: "the signature proves nothing"}}}

@@ -22,7 +22,7 @@ func newObservations() *observations {
 func (o *observations) add(t task, made findings) {
 	for _, finding := range made.findings {
 		o.reports[t.check] = append(o.reports[t.check], Report{
-			Check: t.check.Name, Scheme: t.check.Scheme, Candidate: t.candidate, Finding: finding, renewAt: made.renewAt,
+			Check: t.check.Name, Scheme: t.check.Scheme, Candidate: t.candidate.named(), Finding: finding, renewAt: made.renewAt,
 		})
 	}
 }

@@ -38,8 +38,9 @@ func (o Outcome) String() string {
 // Report is what one check made of one candidate.
 type Report struct {
 	Check, Scheme string
-	Candidate     Candidate
-	Finding       Finding
+	// Candidate without its manifest: a report outlives the decision.
+	Candidate Candidate
+	Finding   Finding
 	// renewAt is when the finding is made again; zero: it is not to be kept.
 	renewAt time.Time
 }

@@ -177,6 +177,9 @@ func (c *Chain) recall(ctx context.Context, subject Subject, mayRead bool) (deci
 func (c *Chain) again(ctx context.Context, subject Subject, t task, spent *atomic.Int64) findings {
 	at := subject.at(t.candidate.Repository)
 	whole, err := c.store.Candidate(ctx, at, t.candidate)
+	if err == nil && spent.Add(whole.Descriptor.Size) > maxDecisionBytes {
+		err = tooLarge()
+	}
 	if err != nil {
 		t.unread = AsError(err)
 		made, _ := c.known(ctx, subject, t)

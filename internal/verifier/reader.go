@@ -44,7 +44,9 @@ func (s *search) read(ctx context.Context, p place, wanted Wanted) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	at := s.subject.at(p.repository)
-	listing := s.chain.store.Candidates(ctx, at, wanted)
+	held, done := WithHold(ctx, 0)
+	defer done()
+	listing := s.chain.store.Candidates(held, at, wanted)
 	list := &stream{pairs: make(chan pair, waveSize)}
 	go list.run(ctx, listing.All)
 	r := &reader{
@@ -123,8 +125,11 @@ func (r *reader) tasks(next pair) []task {
 		s.found[candidate.Descriptor.Digest] = at
 	}
 	var unread *Error
-	if next.err != nil {
+	switch {
+	case next.err != nil:
 		unread = AsError(next.err)
+	case s.spent.Add(candidate.Descriptor.Size) > maxDecisionBytes:
+		unread = tooLarge()
 	}
 	var tasks []task
 	for i, check := range s.chain.checks {
