@@ -28,6 +28,12 @@ func (c *client) reading(ctx context.Context, size int64) (release func(), err e
 	return c.store.inFlight.take(ctx, stageRead, c.host, readWeight*size)
 }
 
+// Count counts bytes of a host that others than this package read and hold, until
+// release: revocation lists, which may be as large as evidence.
+func (s *Store) Count(ctx context.Context, host string, bytes int64) (release func(), err error) {
+	return s.inFlight.take(ctx, stageRead, host, bytes)
+}
+
 // judging counts the blobs of the candidate that is being judged, all at once with the
 // first of them.
 func (c *client) judging(ctx context.Context, size int64, inMemory bool) (release func(), err error) {

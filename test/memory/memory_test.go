@@ -258,11 +258,11 @@ func TestL47_EvidenceLargerThanMemory(t *testing.T) {
 			s := newScene(t, newHostile(t, a))
 			t.Logf("at the start: VmHWM %d MiB", s.status(t, "VmHWM")>>20)
 			s.pods(t, 1, 8, 1, 0) // one pod of eight images, then many
-			pods := 40
+			pods, parallel := 40, 40
 			if os.Getenv(longVariable) != "" {
-				pods = 1000
+				pods, parallel = 1000, 200
 			}
-			s.pods(t, pods, 1, 64, 1000)
+			s.pods(t, pods, 1, parallel, 1000)
 		})
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"hash"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -49,8 +48,9 @@ type hostile struct {
 	sent atomic.Int64
 	pad  []byte
 
-	mu      sync.Mutex // guards content
+	mu      sync.Mutex // guards all below
 	content map[string]content
+	states  map[string][]byte // of SHA-256, after a head and its filling
 }
 
 // content is a prefix, filling and a suffix: nothing of it is kept but what differs.
@@ -62,7 +62,7 @@ type content struct {
 }
 
 func newHostile(t *testing.T, a attack) *hostile {
-	h := &hostile{attack: a, pad: bytes.Repeat([]byte("a"), 64<<10), content: map[string]content{}}
+	h := &hostile{attack: a, pad: bytes.Repeat([]byte("a"), 64<<10), content: map[string]content{}, states: map[string][]byte{}}
 	server := httptest.NewServer(h)
 	t.Cleanup(func() {
 		server.CloseClientConnections()
@@ -79,20 +79,21 @@ func (h *hostile) name(n int) string { return h.host + "/team/app@" + image(n) }
 
 // digest of the content, which is served from then on. Equal heads and fillings are
 // hashed once.
-func (h *hostile) digest(c content, filled map[string]hash.Hash) string {
+func (h *hostile) digest(c content) string {
 	key := strconv.Itoa(c.fill) + string(c.head)
-	state := filled[key]
-	if state == nil {
-		state = sha256.New()
+	h.mu.Lock()
+	saved := h.states[key]
+	h.mu.Unlock()
+	if saved == nil {
+		state := sha256.New()
 		_, _ = state.Write(c.head)
 		for rest := c.fill; rest > 0; rest -= len(h.pad) {
 			_, _ = state.Write(h.pad[:min(rest, len(h.pad))])
 		}
-		filled[key] = state
-	}
-	saved, err := state.(encoding.BinaryMarshaler).MarshalBinary()
-	if err != nil {
-		panic(err)
+		var err error
+		if saved, err = state.(encoding.BinaryMarshaler).MarshalBinary(); err != nil {
+			panic(err)
+		}
 	}
 	sum := sha256.New()
 	if err := sum.(encoding.BinaryUnmarshaler).UnmarshalBinary(saved); err != nil {
@@ -102,7 +103,7 @@ func (h *hostile) digest(c content, filled map[string]hash.Hash) string {
 	digest := "sha256:" + hex.EncodeToString(sum.Sum(nil))
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.content[digest] = c
+	h.content[digest], h.states[key] = c, saved
 	return digest
 }
 
@@ -125,12 +126,12 @@ func encode(v any) []byte {
 }
 
 // manifestOf makes a manifest about the image, of that size.
-func (h *hostile) manifestOf(subject, artifactType string, size, layers int, unique string, filled map[string]hash.Hash) content {
+func (h *hostile) manifestOf(subject, artifactType string, size, layers int, unique string) content {
 	var list []descriptor
 	for i := range layers {
-		tail := fmt.Appendf(nil, "%s %s %d", subject, unique, i)
+		tail := fmt.Appendf(nil, "%-160s", fmt.Sprintf("%s %s %d", subject, unique, i)) // of one length
 		blob := content{mediaType: "application/octet-stream", fill: max(h.blob-len(tail), 0), tail: tail}
-		list = append(list, descriptor{MediaType: h.layerType, Digest: h.digest(blob, filled), Size: blob.size(),
+		list = append(list, descriptor{MediaType: h.layerType, Digest: h.digest(blob), Size: blob.size(),
 			Annotations: map[string]string{"dev.cosignproject.cosign/signature": strings.Repeat("A", 96)}})
 	}
 	if layers == 0 {
@@ -155,8 +156,8 @@ func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			http.NotFound(w, r)
 			return
 		}
-		c := h.manifestOf("sha256:"+hex, "application/vnd.oci.image.config.v1+json", h.tag, h.tagLayers, "tag", map[string]hash.Hash{})
-		w.Header().Set("Docker-Content-Digest", h.digest(c, map[string]hash.Hash{}))
+		c := h.manifestOf("sha256:"+hex, "application/vnd.oci.image.config.v1+json", h.tag, h.tagLayers, "tag")
+		w.Header().Set("Docker-Content-Digest", h.digest(c))
 		h.send(w, c)
 	default:
 		h.mu.Lock()
@@ -175,12 +176,11 @@ func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (h *hostile) list(w http.ResponseWriter, r *http.Request, subject string) {
 	page, _ := strconv.Atoi(r.URL.Query().Get("page"))
-	filled := map[string]hash.Hash{}
 	list := []descriptor{}
 	for i := range h.referrers {
 		artifactType := h.types[i%len(h.types)]
-		c := h.manifestOf(subject, artifactType, h.manifest, h.layers, fmt.Sprintf("%d of page %d", i, page), filled)
-		list = append(list, descriptor{MediaType: manifestType, Digest: h.digest(c, filled), Size: c.size(), ArtifactType: artifactType})
+		c := h.manifestOf(subject, artifactType, h.manifest, h.layers, fmt.Sprintf("%3d of page %d", i, page))
+		list = append(list, descriptor{MediaType: manifestType, Digest: h.digest(c), Size: c.size(), ArtifactType: artifactType})
 	}
 	c := content{mediaType: indexType, head: []byte(`{"schemaVersion":2,"pad":"`)}
 	c.tail = append(append([]byte(`","manifests":`), encode(list)...), '}')

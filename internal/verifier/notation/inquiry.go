@@ -97,6 +97,8 @@ func (r *Revocation) fetchCRL(ctx context.Context, key, address string, issuers 
 	if err != nil {
 		return revocationList{}, err
 	}
+	ctx, done := r.withListBytes(ctx)
+	defer done()
 	bundle, err := fetcher.Fetch(ctx, address)
 	if err != nil {
 		return revocationList{}, err

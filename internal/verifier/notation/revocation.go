@@ -51,6 +51,8 @@ const (
 // Safe for concurrent use.
 type Revocation struct {
 	client *http.Client
+	count  func(ctx context.Context, host string, bytes int64) (release func(), err error)
+	large  chan struct{} // has room for one: a large CRL is parsed
 
 	crls       *cache.Cache[revocationList]
 	crlFlight  flight.Group[revocationList]
@@ -63,6 +65,9 @@ type RevocationOptions struct {
 	// Transport reaches CRL and OCSP servers. Certificates say where those are,
 	// so it must refuse addresses that nobody outside may have us call.
 	Transport http.RoundTripper
+	// Count waits until so many bytes of a host may be held in memory, and gives the
+	// func that ends that; nil: as many as there are.
+	Count func(ctx context.Context, host string, bytes int64) (release func(), err error)
 	// CacheBytes bounds what is remembered; zero is 64 MiB.
 	CacheBytes int64
 }
@@ -75,7 +80,11 @@ func NewRevocation(o RevocationOptions) (*Revocation, error) {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = defaultRevocationBytes
 	}
+	if o.Count == nil {
+		o.Count = func(context.Context, string, int64) (func(), error) { return func() {}, nil }
+	}
 	return &Revocation{
+		count: o.Count, large: make(chan struct{}, 1),
 		client: &http.Client{Transport: limitedTransport{o.Transport}, CheckRedirect: fewRedirects},
 		crls:   cache.New[revocationList](o.CacheBytes - o.CacheBytes/ocspShare),
 		ocsps:  cache.New[ocspAnswer](o.CacheBytes / ocspShare),
@@ -156,18 +165,6 @@ func lastFailure(r *result.CertRevocationResult) (server string, cause error) {
 		}
 	}
 	return server, cause
-}
-
-// limitedTransport bounds what is read of an answer.
-type limitedTransport struct{ next http.RoundTripper }
-
-func (t limitedTransport) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := t.next.RoundTrip(request)
-	if err != nil {
-		return nil, err
-	}
-	response.Body = http.MaxBytesReader(nil, response.Body, maxCRLBytes)
-	return response, nil
 }
 
 // notAsked is the answer to notation-go's own questions about revocation: we

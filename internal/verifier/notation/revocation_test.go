@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -384,4 +385,62 @@ func TestRedirectsOfARevocationServerAreFew(t *testing.T) {
 	if n := asked.Load(); n == 0 || n > 4 {
 		t.Errorf("asked %d times", n)
 	}
+}
+
+// TestL47_RevocationListsAreCounted: a tenant's authority may name lists of 16 MiB, and
+// each takes ten times as much while it is read.
+func TestL47_RevocationListsAreCounted(t *testing.T) {
+	const size = 4 << 20 // of zeros: they are read, and are no list
+	var mu sync.Mutex
+	var counted, held, most int64
+	count := func(_ context.Context, host string, bytes int64) (func(), error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if host != "crl.example.test" {
+			t.Errorf("counted for %s", host)
+		}
+		counted++
+		held += bytes
+		most = max(most, held)
+		return func() {
+			mu.Lock()
+			defer mu.Unlock()
+			held -= bytes
+		}, nil
+	}
+	for name, c := range map[string]struct {
+		length string
+		want   int64
+	}{"with its length": {strconv.Itoa(size), 10 * size}, "without": {"", 10 * 16 << 20}} {
+		t.Run(name, func(t *testing.T) {
+			w := newTown(t, true, false)
+			w.network["crl.example.test"] = http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
+				if c.length != "" {
+					out.Header().Set("Content-Length", c.length)
+				}
+				_, _ = out.Write(make([]byte, size))
+			})
+			var err error
+			w.revocation, err = notation.NewRevocation(notation.RevocationOptions{Transport: w.network, Count: count})
+			if err != nil {
+				t.Fatal(err)
+			}
+			counted, held, most = 0, 0, 0
+			wantReason(t, w.verify(t), verifier.ReasonRevocationUnavailable)
+			if counted == 0 || most != c.want || held != 0 {
+				t.Errorf("counted %d times, %d bytes at most, want %d; %d are left", counted, most, c.want, held)
+			}
+		})
+	}
+	t.Run("as many as there are", func(t *testing.T) {
+		w := newTown(t, true, false)
+		var err error
+		w.revocation, err = notation.NewRevocation(notation.RevocationOptions{Transport: w.network, Count: func(context.Context, string, int64) (func(), error) {
+			return nil, &verifier.Error{Reason: verifier.ReasonLimitExceeded, Message: "too much is read at once"}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantReason(t, w.verify(t), verifier.ReasonRevocationUnavailable)
+	})
 }
