@@ -2,6 +2,8 @@ package verifier
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -71,4 +73,47 @@ func needs(candidate Candidate) (bytes int64) {
 		seen[b] = true
 	}
 	return bytes
+}
+
+// maxText is how much of a text that evidence has written is kept.
+const maxText = 1 << 10
+
+// lean gives findings that hold no more than is shown of them. What a scheme's errors
+// hold, certificates among it, is as large as the evidence, and they are remembered for
+// longer. Undecided ones are not.
+func lean(found []Finding) []Finding {
+	small := make([]Finding, len(found))
+	for i, f := range found {
+		f.Claims.Signer.Name, f.Claims.Signer.Issuer = bounded(f.Claims.Signer.Name), bounded(f.Claims.Signer.Issuer)
+		if len(f.Claims.Logged) > 0 {
+			logged := make([]*Error, len(f.Claims.Logged))
+			for j, e := range f.Claims.Logged {
+				logged[j] = e.lean()
+			}
+			f.Claims.Logged = logged
+		}
+		if f.Err != nil && !f.Err.Reason.Undecided() {
+			f.Err = f.Err.lean()
+		}
+		small[i] = f
+	}
+	return small
+}
+
+func (e *Error) lean() *Error {
+	if e == nil {
+		return nil
+	}
+	small := &Error{Reason: e.Reason, Message: bounded(e.Message), Remedy: bounded(e.Remedy)}
+	if e.Err != nil {
+		small.Err = errors.New(bounded(e.Err.Error()))
+	}
+	return small
+}
+
+func bounded(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	return strings.ToValidUTF8(strings.Clone(s[:maxText]), "")
 }

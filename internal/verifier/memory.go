@@ -74,6 +74,7 @@ func (m *Memory) recall(c *Check, s Subject, candidate digest.Digest) (findings,
 // keep remembers findings until the first of them must be made anew. Undecided
 // is never kept, nor anything without an end or without a fingerprint.
 func (m *Memory) keep(c *Check, s Subject, candidate digest.Digest, found []Finding) findings {
+	found = lean(found)
 	made := findings{findings: found}
 	if c.Fingerprint == "" || len(found) == 0 {
 		return made
