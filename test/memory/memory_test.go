@@ -26,6 +26,7 @@ import (
 	"github.com/countersign-dev/countersign/internal/store/registrytest"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
 	"github.com/countersign-dev/countersign/test/binary"
+	"github.com/countersign-dev/countersign/test/hostile"
 	"github.com/countersign-dev/countersign/test/pki"
 	"github.com/countersign-dev/countersign/test/world"
 )
@@ -76,12 +77,12 @@ func TestMain(m *testing.M) {
 // scene is the binary between a hostile registry and a healthy one.
 type scene struct {
 	*world.World
-	hostile *hostile
+	hostile *hostile.Registry
 	server  *binary.Server
 	client  *http.Client
 }
 
-func newScene(t *testing.T, h *hostile, args ...string) *scene {
+func newScene(t *testing.T, h *hostile.Registry, args ...string) *scene {
 	t.Helper()
 	dir := t.TempDir()
 	healthy := registrytest.Start(t, registrytest.Options{})
@@ -93,7 +94,7 @@ func newScene(t *testing.T, h *hostile, args ...string) *scene {
 	must(t, err)
 	_, err = s.Key("ci")
 	must(t, err)
-	must(t, s.Policy("production.yaml", strings.ReplaceAll(policy, "$HOSTILE", s.hostile.host)))
+	must(t, s.Policy("production.yaml", strings.ReplaceAll(policy, "$HOSTILE", s.hostile.Host)))
 	authority, err := pki.NewAuthority("gatekeeper-ca")
 	must(t, err)
 	serving, err := authority.Issue("countersign.countersign-system.svc")
@@ -128,6 +129,12 @@ func newScene(t *testing.T, h *hostile, args ...string) *scene {
 	}}
 	t.Cleanup(s.client.CloseIdleConnections)
 	return s
+}
+
+func start(t *testing.T, a hostile.Attack) *hostile.Registry {
+	h := hostile.Start(a)
+	t.Cleanup(h.Close)
+	return h
 }
 
 func tail(text string, n int) string { return text[max(len(text)-n, 0):] }
@@ -185,7 +192,7 @@ func (s *scene) pods(t *testing.T, pods, images, parallel, first int) {
 			for pod := range work {
 				var names []string
 				for i := range images {
-					names = append(names, s.hostile.name(first+pod*images+i))
+					names = append(names, s.hostile.Name(first+pod*images+i))
 				}
 				answer, err := s.ask(t.Context(), names...)
 				if err != nil {
@@ -231,31 +238,31 @@ func (s *scene) pods(t *testing.T, pods, images, parallel, first int) {
 	}
 	<-over
 	t.Logf("%d images of a healthy registry were admitted meanwhile in %d tries, the slowest after %v; the hostile one sent %d MiB; VmHWM %d MiB, VmRSS %d MiB",
-		answered, asked, slowest.Round(time.Millisecond), s.hostile.sent.Load()>>20, s.status(t, "VmHWM")>>20, s.status(t, "VmRSS")>>20)
+		answered, asked, slowest.Round(time.Millisecond), s.hostile.Sent.Load()>>20, s.status(t, "VmHWM")>>20, s.status(t, "VmRSS")>>20)
 	if peak := s.status(t, "VmHWM"); peak > maxResident {
 		t.Errorf("the process had %d MiB in memory, and may have %d", peak>>20, maxResident>>20)
 	}
 }
 
-var both = []string{notationType, bundleType}
+var both = []string{hostile.NotationType, hostile.BundleType}
 
 // attacks are what is attached to each image.
-var attacks = map[string]attack{
-	"annotations of 4 MB":              {referrers: 64, manifest: 4_000_000, types: both, layerType: "application/jose+json"},
-	"manifests as large as may be":     {referrers: 64, manifest: 256 << 10, types: both, layerType: "application/jose+json"},
-	"manifests without their length":   {referrers: 64, manifest: 256 << 10, types: both, layerType: "application/jose+json", chunked: true},
-	"a tag of 4 MiB":                   {tag: 4 << 20, tagLayers: 8000, layerType: "application/vnd.dev.cosign.simplesigning.v1+json", blob: 128 << 10},
-	"pages of 4 MiB":                   {referrers: 100, manifest: 64 << 10, types: both, layerType: "application/jose+json", pages: 8, page: 4 << 20},
-	"envelopes of 1 MiB":               {referrers: 64, manifest: 1000, types: []string{notationType}, layers: 1, blob: 1 << 20, layerType: "application/jose+json"},
-	"64 bundles in each of 64":         {referrers: 64, manifest: 1000, types: []string{bundleType}, layers: 64, blob: 256 << 10, layerType: bundleType},
-	"blobs of 32 MiB":                  {referrers: 64, manifest: 1000, types: both, layers: 1, blob: 32 << 20, layerType: "application/jose+json"},
-	"all of it, without their lengths": {referrers: 64, manifest: 200 << 10, types: both, layers: 8, blob: 256 << 10, layerType: bundleType, tag: 4 << 20, tagLayers: 8000, pages: 8, page: 4 << 20, chunked: true},
+var attacks = map[string]hostile.Attack{
+	"annotations of 4 MB":              {Referrers: 64, Manifest: 4_000_000, Types: both, LayerType: "application/jose+json"},
+	"manifests as large as may be":     {Referrers: 64, Manifest: 256 << 10, Types: both, LayerType: "application/jose+json"},
+	"manifests without their length":   {Referrers: 64, Manifest: 256 << 10, Types: both, LayerType: "application/jose+json", Chunked: true},
+	"a tag of 4 MiB":                   {Tag: 4 << 20, TagLayers: 8000, LayerType: "application/vnd.dev.cosign.simplesigning.v1+json", Blob: 128 << 10},
+	"pages of 4 MiB":                   {Referrers: 100, Manifest: 64 << 10, Types: both, LayerType: "application/jose+json", Pages: 8, Page: 4 << 20},
+	"envelopes of 1 MiB":               {Referrers: 64, Manifest: 1000, Types: []string{hostile.NotationType}, Layers: 1, Blob: 1 << 20, LayerType: "application/jose+json"},
+	"64 bundles in each of 64":         {Referrers: 64, Manifest: 1000, Types: []string{hostile.BundleType}, Layers: 64, Blob: 256 << 10, LayerType: hostile.BundleType},
+	"blobs of 32 MiB":                  {Referrers: 64, Manifest: 1000, Types: both, Layers: 1, Blob: 32 << 20, LayerType: "application/jose+json"},
+	"all of it, without their lengths": {Referrers: 64, Manifest: 200 << 10, Types: both, Layers: 8, Blob: 256 << 10, LayerType: hostile.BundleType, Tag: 4 << 20, TagLayers: 8000, Pages: 8, Page: 4 << 20, Chunked: true},
 }
 
 func TestL47_EvidenceLargerThanMemory(t *testing.T) {
 	for name, a := range attacks {
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t, newHostile(t, a))
+			s := newScene(t, start(t, a))
 			t.Logf("at the start: VmHWM %d MiB", s.status(t, "VmHWM")>>20)
 			s.pods(t, 1, 8, 1, 0) // one pod of eight images, then many
 			pods, parallel := 40, 40
@@ -286,7 +293,7 @@ func TestL47_FromWhatReplicasShare(t *testing.T) {
 					if os.Getenv(longVariable) == "" && name != "manifests as large as may be" && name != "64 bundles in each of 64" {
 						t.Skip("the long form runs it: make memory")
 					}
-					flags, h := args(t), newHostile(t, a)
+					flags, h := args(t), start(t, a)
 					newScene(t, h, flags...).pods(t, 8, 8, 8, 0)
 					newScene(t, h, flags...).pods(t, 8, 8, 8, 0)
 				})
