@@ -61,10 +61,10 @@ func showCaches(metrics *telemetry.Metrics, memory *verifier.Memory, registries 
 	}
 }
 
-// showPolicies shows how the documents fare: "last good" and "broken" are worth
+// showPolicies shows how the documents fare: all but "ready" are worth
 // an alert.
 func showPolicies(metrics *telemetry.Metrics, snapshot func() *config.Snapshot) {
-	for _, state := range []config.State{config.StateReady, config.StateLastGood, config.StateBroken} {
+	for _, state := range []config.State{config.StateReady, config.StateLastGood, config.StateBroken, config.StateContested} {
 		metrics.GaugeFunc("countersign_policies", "Policies by how they fare.", map[string]string{"state": string(state)},
 			func() float64 { return float64(snapshot().Count()[state]) })
 	}

@@ -3,7 +3,6 @@ package cluster
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -117,7 +116,7 @@ func (p *policies) update(ctx context.Context) error {
 		object := &objects[i]
 		one, ok := known[object.GetUID()]
 		if !ok || one.generation != object.GetGeneration() {
-			one = parsed{object.GetGeneration(), parse(object)}
+			one = parsed{object.GetGeneration(), config.ParseObject(object.Object)}
 		}
 		p.parsed[object.GetUID()], documents[i] = one, one.document
 	}
@@ -133,26 +132,6 @@ func (p *policies) update(ctx context.Context) error {
 		t.pull()
 	}
 	return nil
-}
-
-// parse reads an object as strictly as a file. What the API server writes into
-// it is left out.
-func parse(object *unstructured.Unstructured) *config.Document {
-	metadata := map[string]any{"name": object.GetName()}
-	if namespace := object.GetNamespace(); namespace != "" {
-		metadata["namespace"] = namespace
-	}
-	written := map[string]any{"apiVersion": object.GetAPIVersion(), "kind": object.GetKind(), "metadata": metadata}
-	for field, value := range object.Object {
-		if field != "status" && written[field] == nil {
-			written[field] = value
-		}
-	}
-	data, err := json.Marshal(written)
-	if err != nil { // it was JSON a moment ago
-		data = nil
-	}
-	return config.ParseObject(data, object.GetGeneration())
 }
 
 // trigger remembers that something happened, however often, until it is looked at.

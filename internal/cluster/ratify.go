@@ -38,15 +38,29 @@ func ratifyObjects(ctx context.Context, from client.Reader) ([]unstructured.Unst
 	}
 	objects := make([]ratify.Object, len(found))
 	for i := range found {
-		data, err := json.Marshal(found[i].Object)
-		if err != nil {
-			return nil, nil, err
-		}
-		if objects[i], _, err = ratify.ParseObject(data); err != nil {
+		if objects[i], err = ratifyObject(&found[i]); err != nil {
 			return nil, nil, err
 		}
 	}
 	return found, objects, nil
+}
+
+// ratifyObject reads one. What it is called is what the API server calls it, and
+// of the rest only its spec counts.
+func ratifyObject(found *unstructured.Unstructured) (ratify.Object, error) {
+	read := map[string]any{
+		"apiVersion": found.GetAPIVersion(), "kind": found.GetKind(),
+		"metadata": map[string]any{"name": found.GetName(), "namespace": found.GetNamespace()},
+	}
+	if spec, there := found.Object["spec"]; there {
+		read["spec"] = spec
+	}
+	data, err := json.Marshal(read)
+	if err != nil {
+		return ratify.Object{}, fmt.Errorf("%s %s: %w", found.GetKind(), client.ObjectKeyFromObject(found), err)
+	}
+	object, _, err := ratify.ParseObject(data)
+	return object, err
 }
 
 // ratifyDefaults reads the objects that the chart's values ask for.

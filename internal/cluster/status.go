@@ -36,6 +36,7 @@ const (
 	reasonInvalid         = "Invalid"         // never was good: its images are undecided
 	reasonLastGood        = "LastGoodInForce" // an earlier version is in force
 	reasonKeysUnavailable = "KeysUnavailable" // what it refers to is not there; never was
+	reasonPatternTaken    = "PatternTaken"    // an older object has one of its patterns
 	reasonExempting       = "Exempting"
 	reasonEnding          = "EndingSoon"
 	reasonEnded           = "Ended"
@@ -180,8 +181,16 @@ func clip(text string, limit int) string {
 func conditionOf(s config.PolicyStatus, now time.Time) metav1.Condition {
 	c := metav1.Condition{Type: conditionReady, Status: metav1.ConditionFalse}
 	switch {
+	case s.State == config.StateContested && len(s.Images) == 0:
+		c.Reason, c.Message = reasonPatternTaken, "it decides about no image: "+shown(s.Problems)
+	case s.State == config.StateContested:
+		c.Reason, c.Message = reasonPatternTaken, "its other patterns are in force: "+shown(s.Problems)
 	case s.State == config.StateLastGood:
 		c.Reason, c.Message = reasonLastGood, "an earlier version is in force: "+shown(s.Problems)
+	case s.Boundless && s.Kind == api.KindTrustPolicy:
+		c.Reason, c.Message = reasonInvalid, "which images it is about cannot be read, so that every image of its namespace is undecided: "+shown(s.Problems)
+	case s.Boundless:
+		c.Reason, c.Message = reasonInvalid, "which images it is about cannot be read, so that every image where it applies is undecided: "+shown(s.Problems)
 	case s.State != config.StateReady && s.Problems[0].Reason == verifier.ReasonKeysUnavailable:
 		c.Reason, c.Message = reasonKeysUnavailable, "its images are undecided: "+shown(s.Problems)
 	case s.State != config.StateReady && s.Kind == api.KindExemption:

@@ -96,3 +96,21 @@ func BenchmarkReload(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkUpdate is what looking at a thousand objects costs where nothing changed.
+func BenchmarkUpdate(b *testing.B) {
+	var documents []*Document
+	for i := range 1000 {
+		documents = append(documents, ParseObject(map[string]any{
+			"apiVersion": api.APIVersion, "kind": api.KindClusterTrustPolicy, "metadata": map[string]any{"name": fmt.Sprint("p", i)},
+			"spec": map[string]any{"images": []any{fmt.Sprintf("registry.example.com/team-%d/**", i)}, "require": map[string]any{"skip": map[string]any{"reason": "a test"}}},
+		}))
+	}
+	o := NewObjects(ObjectsOptions{Environment: testEnvironment(), LastGood: filepath.Join(b.TempDir(), "last-good")})
+	if problems := o.Update(b.Context(), documents).Problems(); len(problems) > 0 {
+		b.Fatal(problems)
+	}
+	for b.Loop() {
+		o.Update(b.Context(), documents)
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	api "github.com/countersign-dev/countersign/api/v1beta1"
@@ -21,6 +20,8 @@ const (
 	StateReady    State = "ready"     // in force as it is written
 	StateLastGood State = "last good" // broken; an earlier version is in force
 	StateBroken   State = "broken"    // broken from the start; its images are undecided
+	// StateContested is in force but for patterns that another document has.
+	StateContested State = "contested"
 )
 
 // PolicyStatus tells how one document fares.
@@ -31,6 +32,9 @@ type PolicyStatus struct {
 	Images   []string // the patterns in force
 	State    State
 	Problems []Problem
+	// Boundless is set for a broken document whose images cannot be read, so that
+	// every image that it may be about is undecided.
+	Boundless bool
 	// Generation of the object that this is about; 0 for a file.
 	Generation int64
 	// Audits is set for a policy in force that only audits.
@@ -47,24 +51,40 @@ type PolicyStatus struct {
 type builder struct {
 	env     Environment
 	serials uint64
-	last    map[ID]*policy       // in force and not broken
+	last    map[ID]*policy       // in force and not broken, with all its patterns
 	ratify  map[string][]*policy // those of Ratify's objects by namespace, good last
-	current *Snapshot
+	// ratifyFrom are the objects that those of ratify were made of.
+	ratifyFrom map[string][]ratify.Object
+	kept       kept // what an earlier process left
+	standing   []*standing
+	current    *Snapshot
 }
 
 func newBuilder(env Environment) *builder {
 	return &builder{env: env, last: map[ID]*policy{}, current: &Snapshot{env: env, podChains: newPodChains(), cluster: newIndex(nil), exemptions: newExemptions(nil)}}
 }
 
-// lastGood lists the good versions in a stable order.
-func (b *builder) lastGood() []*policy {
-	return slices.SortedFunc(maps.Values(b.last), func(x, y *policy) int { return compareIDs(x.ID, y.ID) })
+// lastGood lists the good versions in a stable order, and those that an earlier
+// process left.
+func (b *builder) lastGood() []*Document {
+	var list []*Document
+	for _, p := range b.last {
+		list = append(list, p.doc)
+	}
+	for _, doc := range b.kept.documents {
+		list = append(list, doc)
+	}
+	slices.SortFunc(list, func(x, y *Document) int { return compareIDs(x.ID, y.ID) })
+	return list
 }
 
 // standing is one policy on its way into a Snapshot.
 type standing struct {
-	id       ID
-	doc      *Document // the latest version
+	id  ID
+	doc *Document // the latest version
+	// good is the version in force where that is not broken, and policy what it,
+	// or the broken one, decides: without patterns that another document has.
+	good     *policy
 	policy   *policy
 	state    State
 	problems []Problem
@@ -106,21 +126,22 @@ func (b *builder) build(r revision) *Snapshot {
 		}
 		all = append(all, s)
 	}
-	b.refuseTwins(all, r.sources)
 	for _, doc := range unknown {
 		id := ID{Kind: doc.Kind, Namespace: doc.Namespace, Name: position(doc.File, doc.Line)}
 		s := &standing{id: id, doc: doc, problems: doc.Problems}
 		b.giveUp(s, r.sources)
 		all = append(all, s)
 	}
+	settleTwins(all)
 	next := b.assemble(all, r)
 	b.addRatify(next, r)
-	b.last = map[ID]*policy{}
+	b.last, b.standing = map[ID]*policy{}, all
 	for _, s := range all {
-		if s.state != StateBroken {
-			b.last[s.id] = s.policy
+		if s.good != nil {
+			b.last[s.id] = s.good
 		}
 	}
+	b.kept.forget(all)
 	next.keepChains(b.current)
 	b.current = next
 	return next
@@ -136,8 +157,8 @@ func (b *builder) stand(id ID, versions []*Document, sources *sources) *standing
 		return s
 	}
 	if s.problems = s.doc.Problems; len(s.problems) == 0 {
-		s.policy, s.warnings, s.problems = b.compile(s.doc, sources)
-		s.state = StateReady
+		s.good, s.warnings, s.problems = b.compile(s.doc, sources)
+		s.policy, s.state = s.good, StateReady
 	}
 	if len(s.problems) > 0 {
 		b.giveUp(s, sources)
@@ -186,7 +207,7 @@ func (b *builder) compile(doc *Document, sources *sources) (p *policy, warnings,
 	if len(problems) > 0 {
 		return nil, m.warnings, problems
 	}
-	if known := b.last[doc.ID]; known != nil && known.doc.content == doc.content && known.material == m.sum {
+	if known := b.known(doc); known != nil && known.doc.content == doc.content && known.material == m.sum {
 		return known, m.warnings, nil
 	}
 	if doc.Kind == api.KindExemption {
@@ -200,6 +221,15 @@ func (b *builder) compile(doc *Document, sources *sources) (p *policy, warnings,
 	return p, m.warnings, problems
 }
 
+// known is the last good version of the document; not of another object that had
+// the same name.
+func (b *builder) known(doc *Document) *policy {
+	if p := b.last[doc.ID]; p != nil && p.doc.uid == doc.uid {
+		return p
+	}
+	return nil
+}
+
 func (b *builder) serial() uint64 {
 	b.serials++
 	return b.serials
@@ -209,7 +239,10 @@ func (b *builder) serial() uint64 {
 // if that is sound, or else makes the images undecided. What it trusted and what
 // was withdrawn since is trusted no more.
 func (b *builder) giveUp(s *standing, sources *sources) {
-	good := b.last[s.id]
+	good := b.known(s.doc)
+	if good == nil {
+		good = b.restore(s.doc, sources)
+	}
 	if good == nil {
 		b.breakDown(s, s.problems[0])
 		return
@@ -223,86 +256,20 @@ func (b *builder) giveUp(s *standing, sources *sources) {
 		if good.doc != s.doc {
 			s.problems = append(s.problems, withdrawn[i])
 		}
+		b.kept.withdraw(s.id)
 		b.breakDown(s, withdrawn[i])
 		return
 	}
-	s.policy, s.state = good, StateLastGood
+	s.good, s.state = good, StateLastGood
 	if len(problems) == 0 {
-		s.policy, s.warnings = renewed, warnings
+		s.good, s.warnings = renewed, warnings
 	}
+	s.policy = s.good
 }
 
 func (b *builder) breakDown(s *standing, cause Problem) {
-	s.policy, s.state = broken(s.doc, cause), StateBroken
+	s.good, s.policy, s.state = nil, broken(s.doc, cause), StateBroken
 	s.policy.serial = b.serial()
-}
-
-// territory is what no two policies may both claim in the same words.
-type territory struct{ kind, namespaces, pattern string }
-
-func (p *policy) territories() []territory {
-	if p.exemption != nil { // any number may exempt the same
-		return nil
-	}
-	scope := p.Namespace
-	if p.Kind == api.KindClusterTrustPolicy {
-		scope = strings.Join(slices.Sorted(slices.Values(p.namespaces)), " ")
-	}
-	list := make([]territory, len(p.patterns))
-	for i, pattern := range p.patterns {
-		list[i] = territory{p.Kind, scope, pattern.text}
-	}
-	return list
-}
-
-// refuseTwins refuses documents that claim the same pattern for the same
-// namespaces as another: nobody could say which is meant. One that had the
-// pattern before keeps it, so that a newcomer's mistake is the newcomer's.
-func (b *builder) refuseTwins(all []*standing, sources *sources) {
-	for settled := false; !settled; {
-		settled = true
-		owners := map[territory][]*standing{}
-		for _, s := range all {
-			if s.state == StateBroken {
-				continue
-			}
-			for _, t := range s.policy.territories() {
-				owners[t] = append(owners[t], s)
-			}
-		}
-		refused := map[*standing]bool{}
-		for t, owners := range owners {
-			for i, s := range owners {
-				if len(owners) > 1 && !b.had(s.id, t) {
-					s.problems = append(s.problems, s.twin(t, owners[(i+1)%len(owners)]))
-					refused[s] = true
-				}
-			}
-		}
-		for s := range refused {
-			sortProblems(s.problems)
-			b.giveUp(s, sources)
-			settled = false
-		}
-	}
-}
-
-// had reports whether the document was the territory's owner before.
-func (b *builder) had(id ID, t territory) bool {
-	p := b.last[id]
-	return p != nil && slices.Contains(p.territories(), t)
-}
-
-func (s *standing) twin(t territory, other *standing) Problem {
-	path := "spec.images"
-	for i, text := range s.doc.Spec.Images {
-		if p, e := parsePattern(text); e == nil && p.text == t.pattern {
-			path = element(path, i)
-		}
-	}
-	return s.doc.problem(path,
-		fmt.Sprintf("%s has the same pattern%s", other.id, other.doc.place()),
-		"Write both into one policy, or change a pattern", verifier.ReasonPolicyInvalid)
 }
 
 // assemble makes the Snapshot of what stands.
@@ -338,6 +305,7 @@ func (b *builder) assemble(all []*standing, r revision) *Snapshot {
 func (s *standing) status() PolicyStatus {
 	status := PolicyStatus{ID: s.id, File: s.doc.File, Line: s.doc.Line, State: s.state, Problems: s.problems, Warnings: s.warnings,
 		Generation: s.doc.generation, Audits: s.policy.rule.AuditOnly}
+	status.Boundless = s.state == StateBroken && s.doc.boundless()
 	for _, p := range s.policy.patterns {
 		status.Images = append(status.Images, p.text)
 	}
@@ -347,10 +315,12 @@ func (s *standing) status() PolicyStatus {
 	return status
 }
 
-// Ready says why nothing can be decided, or gives nil.
+// Ready says why nothing can be decided, or gives nil. An object that makes every
+// image undecided is no reason to stay away: whoever asks would be given no answer,
+// and some take that for a yes.
 func (s *Snapshot) Ready() error {
 	for _, p := range s.dark {
-		if p.Kind != api.KindTrustPolicy {
+		if p.Kind != api.KindTrustPolicy && (p.doc == nil || !p.doc.inCluster) {
 			return fmt.Errorf("every image is undecided: %w", p.broken)
 		}
 	}
@@ -359,7 +329,7 @@ func (s *Snapshot) Ready() error {
 
 // Count counts documents by state, for metrics.
 func (s *Snapshot) Count() map[State]int {
-	counts := map[State]int{StateReady: 0, StateLastGood: 0, StateBroken: 0}
+	counts := map[State]int{StateReady: 0, StateLastGood: 0, StateBroken: 0, StateContested: 0}
 	for _, p := range s.policies {
 		counts[p.State]++
 	}

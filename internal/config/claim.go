@@ -12,19 +12,28 @@ import (
 // from, read as generously as can be; whole reports whether all could be read.
 func (doc *Document) claims() (patterns []pattern, whole bool) {
 	whole = len(doc.images) > 0
-	seen := map[string]bool{}
+	seen := map[string]int{}
 	for _, text := range doc.images {
 		p, ok := claim(text)
 		if !ok {
 			whole = false
 			continue
 		}
-		if !seen[p.text] {
-			seen[p.text] = true
-			patterns = append(patterns, p)
+		if at, twice := seen[p.text]; twice {
+			patterns[at].guessed = patterns[at].guessed || p.guessed
+			continue
 		}
+		seen[p.text] = len(patterns)
+		patterns = append(patterns, p)
 	}
 	return patterns, whole
+}
+
+// boundless reports whether the document claims every image: an object whose
+// images cannot be read may be about any. What a file held before it was broken
+// is known or not as a whole; see fileState.
+func (doc *Document) boundless() bool {
+	return doc.inCluster && doc.Kind != api.KindExemption && !doc.whole()
 }
 
 // whole reports whether all that the document claims could be read.
@@ -65,6 +74,7 @@ func claim(text string) (pattern, bool) {
 			below = append(below, "**")
 		}
 		if p, e := parsePattern(strings.Join(below, "/")); e == nil {
+			p.guessed = true
 			return p, true
 		}
 	}
@@ -110,6 +120,9 @@ func (p Problem) cause(doc *Document) *verifier.Error {
 		where.File, where.Line = filepath.Base(p.File), p.Line
 	}
 	what := "policy " + doc.displayName() + " cannot be used: "
+	if doc.boundless() {
+		what = "policy " + doc.displayName() + " cannot be used, and may be about any image: "
+	}
 	if doc.unknown {
 		what = "a policy cannot be read: "
 	}

@@ -84,12 +84,16 @@ func (d *decoder) enter(line int) bool {
 		return false
 	}
 	if d.nodes > maxNodes {
-		d.tooLarge = true
-		d.problem(line, "", fmt.Sprintf("more than %d values", maxNodes),
-			"Write the document without aliases that repeat each other")
+		d.refuseSize(line, "Write the document without aliases that repeat each other")
 		return false
 	}
 	return true
+}
+
+// refuseSize stops reading.
+func (d *decoder) refuseSize(line int, remedy string) {
+	d.tooLarge = true
+	d.problem(line, "", fmt.Sprintf("more than %d values", maxNodes), remedy)
 }
 
 // field is one field of a document, wherever the type embeds it.

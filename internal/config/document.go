@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -41,16 +42,19 @@ type Document struct {
 
 	// inCluster is set for an object of a cluster: it has no file beside it.
 	inCluster bool
-	// raw is what an object was read of, and generation which version of its spec
-	// that was.
+	// raw is what an object says, and generation which version of its spec that is;
+	// uid and created tell it from another object of the same name, and from
+	// younger ones. A file's document has none of these.
 	raw        []byte
 	generation int64
+	uid        string
+	created    time.Time
 	// required, of a document that was Ratify's, tells for each part of its rule
 	// whether it is wanted where there is nothing for it; others is how the
 	// registries are asked that it does not name.
 	required []bool
 	others   *api.Registry
-	// unknown is set where not even kind and name could be read.
+	// unknown is set where not even kind and name could be read; never in an object.
 	unknown bool
 	// images and namespaces are what the document claims, as far as they could
 	// be read, so that a broken one still keeps weaker policies from its images.
@@ -72,7 +76,7 @@ func (doc *Document) glean(root *yaml.Node) {
 		doc.Namespace = ""
 	}
 	doc.images, doc.namespaces = textsOf(lookUpAll(spec, "images")), textsOf(lookUpAll(spec, "namespaces"))
-	doc.owner = clip(textOf(lookUp(spec, "owner")), api.MaxOwner)
+	doc.owner = printable(clip(textOf(lookUp(spec, "owner")), api.MaxOwner))
 	switch doc.Kind {
 	case api.KindClusterTrustPolicy, api.KindExemption:
 		doc.unknown = doc.Name == ""

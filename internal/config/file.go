@@ -128,21 +128,23 @@ func (s *Source) sum(r revision) [sha256.Size]byte {
 
 // noteDocuments adds what documents say and refer to, and what the versions
 // refer to that were good last.
-func noteDocuments(h hash.Hash, documents []*Document, lastGood []*policy, from *sources) {
+func noteDocuments(h hash.Hash, documents, lastGood []*Document, from *sources) {
 	current := map[*Document]bool{}
 	for _, doc := range documents {
 		current[doc] = true
-		note(h, doc.ID, doc.content, doc.generation, doc.Problems)
-		if len(doc.Problems) == 0 {
-			m, problems := gather(doc, from)
-			note(h, m.sum, m.warnings, problems)
-		}
-	}
-	for _, good := range lastGood {
-		if current[good.doc] {
+		note(h, doc.ID, doc.uid, doc.created.Unix(), doc.content, doc.generation, doc.Problems)
+		if len(doc.Problems) > 0 { // its content is not known, and these count
+			note(h, doc.images, doc.namespaces)
 			continue
 		}
-		m, problems := gather(good.doc, from)
+		m, problems := gather(doc, from)
+		note(h, m.sum, m.warnings, problems)
+	}
+	for _, good := range lastGood {
+		if current[good] || len(good.Problems) > 0 {
+			continue
+		}
+		m, problems := gather(good, from)
 		note(h, good.ID, m.sum, m.warnings, problems)
 	}
 }

@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"io/fs"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +52,9 @@ type Objects struct {
 	// documents are those of the latest Snapshot, and reader reads what they refer to.
 	documents []*Document
 	reader    ObjectReader
+	// left are the latest versions of documents that an earlier process saw; nil
+	// once the cluster's were read.
+	left map[ID]*Document
 }
 
 // NewObjects makes Objects of which nothing is known yet: every image is
@@ -83,10 +89,19 @@ func (o *Objects) Ready() error { return o.Snapshot().Ready() }
 // changed. It is cheap then, and may be called to look after files that
 // documents name.
 //
+// The first one takes up what an earlier process kept on disk: where a document is
+// broken now, its last good version is in force, as it would be without the restart.
+//
 // Ratify's objects are given beside them, where there are any.
 func (o *Objects) Update(ctx context.Context, documents []*Document, others ...ratify.Object) *Snapshot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if !o.isLoaded() {
+		if err := o.takeUp(); err != nil && o.options.LastGood != "" && !errors.Is(err, fs.ErrNotExist) {
+			o.options.Log.WarnContext(ctx, "the policies that were kept on disk cannot be read", slog.Any("error", err))
+		}
+		o.forgetUnseen(documents)
+	}
 	o.ratify, o.documents, o.reader = others, documents, remembering{o.options.Reader, o.material}
 	next := o.refresh(ctx)
 	if !o.isLoaded() {
@@ -145,9 +160,7 @@ func (o *Objects) sum(documents []*Document, from *sources) [sha256.Size]byte {
 func (o *Objects) build(ctx context.Context, documents []*Document, from *sources) *Snapshot {
 	next := o.builder.build(revision{
 		documents: documents, sources: from, ratify: o.ratify, home: o.namespace(),
-		// An object that is wrong is whole none the less, and was as wrong before a
-		// restart: it owns what can be read of its images, and no more.
-		dark: func(*Document) bool { return false },
+		dark: (*Document).boundless,
 	})
 	o.snapshot.Store(next)
 	o.report.snapshot(ctx, next)
@@ -196,15 +209,39 @@ func (o *Objects) Restore(ctx context.Context) error {
 	if o.isLoaded() {
 		return errLoaded
 	}
-	kept, err := readLastGood(o.options.LastGood)
+	if err := o.takeUp(); err != nil {
+		return err
+	}
+	o.documents = slices.SortedFunc(maps.Values(o.left), func(a, b *Document) int { return compareIDs(a.ID, b.ID) })
+	o.reader = o.builder.kept.material
+	o.build(ctx, o.documents, newSources(o.reader).with(o.options.Environment.Vaults))
+	return nil
+}
+
+// takeUp reads what an earlier process kept, once.
+func (o *Objects) takeUp() error {
+	if o.left != nil {
+		return nil
+	}
+	file, err := readLastGood(o.options.LastGood)
 	if err != nil {
 		return err
 	}
-	documents, material := kept.content()
-	o.ratify, o.documents, o.reader = kept.Ratify, documents, remembered{o.namespace(), material}
-	o.material = material
-	o.build(ctx, documents, newSources(o.reader).with(o.options.Environment.Vaults))
+	o.builder.kept, o.left = file.known(o.namespace())
+	o.ratify, o.material = file.Ratify, maps.Clone(o.builder.kept.material.seen)
 	return nil
+}
+
+// forgetUnseen forgets the good versions that may not be the last: there were
+// others, and nobody saw whether one of them was good, and took trust back.
+func (o *Objects) forgetUnseen(documents []*Document) {
+	for _, doc := range documents {
+		if left := o.left[doc.ID]; left != nil && doc.generation > left.generation+1 {
+			delete(o.builder.kept.documents, doc.ID)
+			delete(o.builder.last, doc.ID)
+		}
+	}
+	o.left = nil
 }
 
 func (o *Objects) namespace() string {

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"encoding/json"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,9 +12,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"encoding/json"
-
 	"github.com/countersign-dev/countersign/internal/config"
+	"github.com/countersign-dev/countersign/internal/statefile"
 	"github.com/countersign-dev/countersign/internal/verifier/notation/notationtest"
 )
 
@@ -36,15 +36,25 @@ func (h held) ReadObject(name config.Object) (map[string][]byte, error) {
 // object makes an object of the cluster of a document as people write it.
 func object(t testing.TB, text string) *config.Document {
 	t.Helper()
-	var content any
-	if err := yaml.Unmarshal([]byte(text), &content); err != nil {
+	return config.ParseObject(content(t, text))
+}
+
+// content is a document as people write it, decoded.
+func content(t testing.TB, text string) map[string]any {
+	t.Helper()
+	var object map[string]any
+	if err := yaml.Unmarshal([]byte(text), &object); err != nil {
 		t.Fatal(err)
 	}
-	data, err := json.Marshal(content)
+	data, err := json.Marshal(object)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return config.ParseObject(data, 0)
+	var decoded map[string]any
+	if err := json.Unmarshal(data, &decoded); err != nil {
+		t.Fatal(err)
+	}
+	return decoded
 }
 
 // signedBy requires a signer whose root is at a source: "secret: {name: …}".
@@ -189,6 +199,53 @@ func TestARestartWithoutAPIServer(t *testing.T) {
 	}
 }
 
+// TestTheFileOfAnEarlierReleaseIsRead: it says neither UID nor age.
+func TestTheFileOfAnEarlierReleaseIsRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "last-good")
+	document, err := json.Marshal(content(t, cluster("p", `"a.example/**"`, skip("a"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := statefile.Write(path, []byte(`{"version":1,"documents":[`+string(document)+`],"objects":null}`)); err != nil {
+		t.Fatal(err)
+	}
+	o := objects(t, held{}, path)
+	if err := o.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	decisions(t, o.Snapshot(), map[string]string{"a.example/x": "EXEMPT SKIPPED p", "b.example/x": "REFUSED POLICY_NOT_FOUND"})
+}
+
+// TestL42_ARestartKnowsWhatIsBroken: an object that never was good claims its images
+// without API server too.
+func TestL42_ARestartKnowsWhatIsBroken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "last-good")
+	objects(t, held{}, path).Update(t.Context(), []*config.Document{
+		object(t, cluster("strict", `"a.example/**"`, "mod: audit")), object(t, cluster("wide", `"**/**"`, skip("b"))),
+	})
+	o := objects(t, held{}, path)
+	if err := o.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	decisions(t, o.Snapshot(), map[string]string{"a.example/x": "strict: POLICY_INVALID", "b.example/x": "EXEMPT SKIPPED wide"})
+}
+
+// TestL42_ARestartWithoutWhatItRefersTo: the Secret of a good version is gone, and its
+// content counts as it did before the restart; also after another one.
+func TestL42_ARestartWithoutWhatItRefersTo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "last-good")
+	roots := config.Object{Kind: config.KindSecret, Namespace: "countersign", Name: "roots"}
+	documents := []*config.Document{object(t, cluster("p", `"a.example/**"`, signedBy("secret: {name: roots, key: ca.crt}")))}
+	objects(t, held{roots: {"ca.crt": root()}}, path).Update(t.Context(), documents)
+	for range 2 {
+		s := objects(t, held{}, path).Update(t.Context(), documents)
+		decisions(t, s, map[string]string{"a.example/x": "p"})
+		if s.Policies()[0].State != config.StateLastGood {
+			t.Errorf("%+v", s.Policies())
+		}
+	}
+}
+
 // TestADamagedFileRestoresNothing: half a file is no policy.
 func TestADamagedFileRestoresNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "last-good")
@@ -238,17 +295,41 @@ func TestTheLastGoodIsRestoredInTime(t *testing.T) {
 	})
 }
 
-// TestAnObjectWhoseImagesCannotBeRead harms nobody else, after a restart as before.
-func TestAnObjectWhoseImagesCannotBeRead(t *testing.T) {
-	documents := []*config.Document{
-		object(t, cluster("good", `"a.example/**"`, skip("a"))), object(t, cluster("odd", `"a..b/**", "c.example/x**y"`, skip("b"))),
-	}
-	o := objects(t, held{}, "")
-	for _, when := range []string{"at first", "again"} {
-		s := o.Update(t.Context(), documents)
-		if err := s.Ready(); err != nil {
-			t.Errorf("%s: %v", when, err)
-		}
-		decisions(t, s, map[string]string{"a.example/x": "EXEMPT SKIPPED good", "c.example/other": "odd: POLICY_INVALID"})
+// TestL42_AnObjectWhoseImagesCannotBeRead may be about any image where it applies,
+// after a restart as before, and the provider goes on answering.
+func TestL42_AnObjectWhoseImagesCannotBeRead(t *testing.T) {
+	good := object(t, cluster("good", `"a.example/**"`, skip("a")))
+	for name, c := range map[string]struct {
+		document string
+		answers  map[string]string // by namespace
+	}{
+		"a host that is none":      {cluster("odd", `"a..b/**", "c.example/x**y"`, skip("b")), map[string]string{"": "odd: POLICY_INVALID", "team": "odd: POLICY_INVALID"}},
+		"no images":                {cluster("odd", ``, skip("b")), map[string]string{"": "odd: POLICY_INVALID", "team": "odd: POLICY_INVALID"}},
+		"a number":                 {cluster("odd", `5`, skip("b")), map[string]string{"": "odd: POLICY_INVALID", "team": "odd: POLICY_INVALID"}},
+		"in one namespace":         {cluster("odd", `"a..b/**"`, "namespaces: [prod]", skip("b")), map[string]string{"": "odd: POLICY_INVALID", "team": "EXEMPT SKIPPED good", "prod": "odd: POLICY_INVALID"}},
+		"namespaces that are none": {cluster("odd", `"a..b/**"`, "namespaces: [5]", skip("b")), map[string]string{"": "odd: POLICY_INVALID", "team": "odd: POLICY_INVALID"}},
+		"of a tenant":              {tenant("prod", "odd", `"a..b/**"`, skip("b")), map[string]string{"": "EXEMPT SKIPPED good", "team": "EXEMPT SKIPPED good", "prod": "prod/odd: POLICY_INVALID"}},
+		"a part that can be read":  {cluster("odd", `"c.example/x**y"`, skip("b")), map[string]string{"": "EXEMPT SKIPPED good", "team": "EXEMPT SKIPPED good"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			documents := []*config.Document{good, object(t, c.document)}
+			o := objects(t, held{}, "")
+			for _, when := range []string{"at first", "again"} {
+				s := o.Update(t.Context(), documents)
+				if err := s.Ready(); err != nil {
+					t.Errorf("%s: %v", when, err)
+				}
+				for namespace, want := range c.answers {
+					if got := decision(t, s, namespace, "a.example/x"); got != want {
+						t.Errorf("%s: [%s] %s, want %s", when, namespace, got, want)
+					}
+				}
+				for _, status := range s.Policies() {
+					if status.Name == "odd" && status.Boundless != (name != "a part that can be read") {
+						t.Errorf("%+v", status)
+					}
+				}
+			}
+		})
 	}
 }

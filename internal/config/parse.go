@@ -51,24 +51,6 @@ func Parse(name string, data []byte) []*Document {
 	return documents
 }
 
-// ParseObject reads a document that is an object of a cluster, as JSON, and
-// remembers its generation. Of metadata only what a person writes may be in it.
-func ParseObject(data []byte, generation int64) *Document {
-	doc := &Document{unknown: true}
-	if cause := unreadable(data); cause != nil {
-		doc.Problems = []Problem{*cause}
-	} else if documents := parseChunk("", data, 1); len(documents) == 1 {
-		doc = documents[0]
-	} else {
-		doc.Problems = []Problem{{Message: "not one document", Remedy: "Report this", Reason: verifier.ReasonInternal}}
-	}
-	doc.inCluster, doc.raw, doc.generation, doc.Line = true, data, generation, 0
-	for i := range doc.Problems {
-		doc.Problems[i].Line = 0
-	}
-	return doc
-}
-
 // unreadable finds what is wrong with the file as a whole, or nil.
 func unreadable(data []byte) *Problem {
 	p := Problem{Reason: verifier.ReasonPolicyInvalid}
@@ -186,11 +168,18 @@ func lineOf(chunk []byte, expression string) int {
 	return 0
 }
 
-// parseDocument reads one document and finds all that is wrong with it.
+// parseDocument reads one document of a file and finds all that is wrong with it.
 func parseDocument(file string, root *yaml.Node) *Document {
-	doc := &Document{File: file, Line: root.Line, inCluster: file == ""}
+	doc := &Document{File: file, Line: root.Line}
 	doc.glean(root)
 	d := newDecoder()
+	doc.read(root, d)
+	doc.settle(d)
+	return doc
+}
+
+// read decodes the document and checks it.
+func (doc *Document) read(root *yaml.Node, d *decoder) {
 	readable := root.Kind == yaml.MappingNode && doc.checkHeader(root, d)
 	switch {
 	case root.Kind != yaml.MappingNode:
@@ -212,8 +201,6 @@ func parseDocument(file string, root *yaml.Node) *Document {
 	if readable && !d.tooLarge {
 		doc.validate(d)
 	}
-	doc.settle(d)
-	return doc
 }
 
 // checkHeader reports whether the document says that it is one of ours.

@@ -15,6 +15,9 @@ type pattern struct {
 	host hostPattern
 	path sequence
 	rank string
+	// guessed is set where a broken document's pattern could be read in part only,
+	// and this is all that it may be about.
+	guessed bool
 }
 
 type hostPattern struct {

@@ -1,7 +1,9 @@
 package config
 
 import (
+	"bytes"
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -34,29 +36,69 @@ func (b *builder) addRatify(s *Snapshot, r revision) {
 		}
 	}
 	s.ratify = map[string]*index{}
-	byNamespace := map[string][]ratify.Policy{}
-	for _, p := range policies {
-		byNamespace[p.Namespace] = append(byNamespace[p.Namespace], p)
-	}
-	good := map[string][]*policy{}
-	for namespace, policies := range byNamespace {
-		inForce, cause := b.compileRatify(namespace, policies, r.sources)
-		switch before := b.ratify[namespace]; {
-		case cause == nil:
-			good[namespace] = inForce
-		case len(before) > 0 && !cause.Withdrawn:
-			inForce, good[namespace] = before, before
+	byNamespace := policiesByNamespace(policies)
+	good, from := map[string][]*policy{}, map[string][]ratify.Object{}
+	for _, namespace := range slices.Sorted(maps.Keys(byNamespace)) {
+		inForce, cause := b.compileRatify(namespace, byNamespace[namespace], r.sources)
+		if cause == nil {
+			good[namespace], from[namespace] = inForce, r.ratify
+		} else {
 			s.problems = append(s.problems, *cause)
-		default:
-			s.problems = append(s.problems, *cause)
-			inForce = []*policy{b.brokenRatify(namespace, *cause)}
+			before, of := b.goodRatify(namespace, r)
+			if len(before) > 0 && !cause.Withdrawn {
+				inForce, good[namespace], from[namespace] = before, before, of
+			} else {
+				inForce = []*policy{b.brokenRatify(namespace, *cause)}
+			}
 		}
 		for _, p := range inForce {
 			s.inForce[p.serial] = true
 		}
 		s.ratify[namespace] = newIndex(inForce)
 	}
-	b.ratify = good
+	b.ratify, b.ratifyFrom = good, from
+	maps.DeleteFunc(b.kept.ratify, func(namespace string, _ []ratify.Object) bool {
+		return len(byNamespace[namespace]) == 0 || len(good[namespace]) > 0
+	})
+}
+
+func policiesByNamespace(policies []ratify.Policy) map[string][]ratify.Policy {
+	list := map[string][]ratify.Policy{}
+	for _, p := range policies {
+		list[p.Namespace] = append(list[p.Namespace], p)
+	}
+	return list
+}
+
+// goodRatify gives what was good last in a namespace, also in an earlier process,
+// and the objects that it was made of.
+func (b *builder) goodRatify(namespace string, r revision) ([]*policy, []ratify.Object) {
+	left := b.kept.ratify[namespace]
+	if len(b.ratify[namespace]) > 0 || len(left) == 0 {
+		return b.ratify[namespace], b.ratifyFrom[namespace]
+	}
+	policies, _ := ratify.Translate(left, r.home)
+	of := policiesByNamespace(policies)[namespace]
+	good, cause := b.compileRatify(namespace, of, r.sources)
+	if cause != nil && !cause.Withdrawn {
+		good, cause = b.compileRatify(namespace, of, newSources(b.kept.material).with(b.env.Vaults))
+	}
+	if cause != nil {
+		return nil, nil
+	}
+	return good, left
+}
+
+// ratifyGood are the objects that were good last, by the namespaces in which those
+// that there are now are not.
+func (b *builder) ratifyGood(now []ratify.Object) map[string][]ratify.Object {
+	good := map[string][]ratify.Object{}
+	for namespace, of := range b.ratifyFrom {
+		if !slices.EqualFunc(of, now, func(x, y ratify.Object) bool { return x.String() == y.String() && bytes.Equal(x.Spec, y.Spec) }) {
+			good[namespace] = of
+		}
+	}
+	return good
 }
 
 func (b *builder) compileRatify(namespace string, policies []ratify.Policy, from *sources) ([]*policy, *Problem) {

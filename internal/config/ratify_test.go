@@ -123,6 +123,30 @@ func TestARestartWithRatifysObjects(t *testing.T) {
 	decisions(t, after.Snapshot(), map[string]string{"[team-a]other.example/x": "team-a/ratify", "other.example/x": "ratify"})
 }
 
+// TestL42_ARestartKeepsWhatRatifysObjectsDemandedLast, where they are wrong now; also
+// after a second restart, and not once they are gone.
+func TestL42_ARestartKeepsWhatRatifysObjectsDemandedLast(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "last-good")
+	wrong := ratifyObjects(t, "namespaces", "team-a/own", "team-a/none")
+	before := objects(t, held{}, path)
+	before.Update(t.Context(), nil, ratifyObjects(t, "namespaces")...)
+	before.Update(t.Context(), nil, wrong...)
+	want := map[string]string{"[team-a]other.example/x": "team-a/ratify", "other.example/x": "ratify"}
+	for range 2 {
+		restarted, away := objects(t, held{}, path), objects(t, held{}, path)
+		if err := away.Restore(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		decisions(t, away.Snapshot(), want)
+		decisions(t, restarted.Update(t.Context(), nil, wrong...), want)
+		if len(restarted.Snapshot().Problems()) != 1 {
+			t.Error(restarted.Snapshot().Problems())
+		}
+	}
+	objects(t, held{}, path).Update(t.Context(), nil)
+	decisions(t, objects(t, held{}, path).Update(t.Context(), nil, wrong...), map[string]string{"[team-a]other.example/x": "team-a/ratify: POLICY_INVALID"})
+}
+
 // TestNothingIsMadeAnewWhereNothingChanged: the same Snapshot, however often it is
 // looked at.
 func TestNothingIsMadeAnewWhereNothingChanged(t *testing.T) {

@@ -21,7 +21,7 @@ func newReporter(log *slog.Logger) reporter {
 func (r *reporter) snapshot(ctx context.Context, next *Snapshot) {
 	counts := next.Count()
 	r.log.InfoContext(ctx, "policies loaded",
-		slog.Int("ready", counts[StateReady]), slog.Int("lastGood", counts[StateLastGood]), slog.Int("broken", counts[StateBroken]))
+		slog.Int("ready", counts[StateReady]), slog.Int("lastGood", counts[StateLastGood]), slog.Int("broken", counts[StateBroken]), slog.Int("contested", counts[StateContested]))
 	known := map[Problem]bool{}
 	for _, p := range next.problems {
 		known[p] = true

@@ -26,8 +26,8 @@ type Snapshot struct {
 	// tenants are the TrustPolicies by namespace. Those whose namespace could
 	// not be read are under every.
 	tenants map[string]*index
-	// dark are documents of which not even the images could be read, so that
-	// nobody knows what else they would have said.
+	// dark are documents of which not even the images could be read, so that they
+	// may be about any.
 	dark []*policy
 
 	chains sync.Map // of *verifier.Chain, by the key of its policies
@@ -73,9 +73,22 @@ func (s *Snapshot) For(request verifier.Request) (*verifier.Chain, verifier.Verd
 	return s.chain(chosen, request, s.exemptions.digests(request)), verifier.Verdict{}
 }
 
+// darkens reports whether a document whose images could not be read may be about
+// an image of the namespace. Of a file not even the namespaces are believed.
+func (p *policy) darkens(namespace string) bool {
+	switch {
+	case p.Kind == api.KindTrustPolicy:
+		return namespace != "" && (p.Namespace == every || p.Namespace == namespace)
+	case p.doc == nil || !p.doc.inCluster:
+		return true
+	default:
+		return namespace == "" || p.appliesIn(namespace)
+	}
+}
+
 func (s *Snapshot) choose(request verifier.Request, n *name) (selection, *verifier.Error) {
 	for _, p := range s.dark {
-		if p.Kind != api.KindTrustPolicy || request.Namespace != "" && (p.Namespace == every || p.Namespace == request.Namespace) {
+		if p.darkens(request.Namespace) {
 			return selection{must: []*policy{p}, reach: p}, nil
 		}
 	}

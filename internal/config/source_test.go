@@ -295,15 +295,20 @@ func TestDeletedDocumentIsGone(t *testing.T) {
 	e.ask(want{"a.example/x", "a: POLICY_INVALID"}) // the good version is forgotten
 }
 
-func TestIdenticalPatternsAreTheNewcomersMistake(t *testing.T) {
+// TestIdenticalPatternsAreTheLaterNames: in files the first name has the pattern,
+// whichever was there first, and the other decides what else it is about.
+func TestIdenticalPatternsAreTheLaterNames(t *testing.T) {
 	e := edit(t, map[string]string{"a.yaml": cluster("a", `"a.example/**", "aa.example/**"`), "b.yaml": cluster("b", `"b.example/**"`)})
 	e.put(map[string]string{"b.yaml": cluster("b", `"b.example/**", "a.example/**"`)})
-	e.states("a: ready", "b: last good")
+	e.states("a: ready", "b: contested")
 	e.ask(want{"a.example/x", "a"}, want{"b.example/x", "b"})
-	// One that was never good owns what it claims.
 	e.put(map[string]string{"c.yaml": cluster("c", `"c.example/**", "a.example/**"`)})
-	e.states("a: ready", "b: last good", "c: broken")
-	e.ask(want{"c.example/x", "c: POLICY_INVALID"}, want{"a.example/x", "c, a: POLICY_INVALID"}, want{"aa.example/x", "a"})
+	e.states("a: ready", "b: contested", "c: contested")
+	e.ask(want{"c.example/x", "c"}, want{"a.example/x", "a"}, want{"aa.example/x", "a"})
+	// One that is broken claims no more than it would if it were not.
+	e.put(map[string]string{"c.yaml": cluster("c", `"c.example/**", "a.example/**"`, "mod: audit"), "d.yaml": cluster("d", `"c.example/**", "d.example/**"`, "mod: audit")})
+	e.ask(want{"c.example/x", "c"}, want{"d.example/x", "d: POLICY_INVALID"}, want{"a.example/x", "a"})
+	e.put(map[string]string{"d.yaml": ""})
 	// Patterns may change hands.
 	e.put(map[string]string{"c.yaml": "", "a.yaml": cluster("a", `"b.example/**"`), "b.yaml": cluster("b", `"a.example/**"`)})
 	e.states("a: ready", "b: ready")
