@@ -100,6 +100,15 @@ func TestL42_NoTextMakesAPolicyVanish(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			changes := changesOf()
+			if testing.Short() { // each of the rarer ones, and some of the control characters
+				kept := changes[:0]
+				for i, change := range changes {
+					if i > 60 || i%8 == 0 {
+						kept = append(kept, change)
+					}
+				}
+				changes = kept
+			}
 			wide := object(t, cluster("wide", `"**/**"`, "delegate: true", skip("wide")))
 			var good []*config.Document
 			var written [][]byte
@@ -184,8 +193,8 @@ func ofGeneration(object map[string]any, generation int64) map[string]any {
 // TestL42_WhatTheAPIServerTakes beside texts: large objects, and what it writes
 // itself.
 func TestL42_WhatTheAPIServerTakes(t *testing.T) {
-	large := strings.Repeat("a", 2<<20)
-	many := make([]any, 50_000)
+	large := strings.Repeat("a", 1<<20+1)
+	many := make([]any, 25_000)
 	for name, c := range map[string]struct {
 		path    []string
 		value   any
