@@ -221,13 +221,13 @@ func TestL02_SharedContentIsWhatItsDigestSays(t *testing.T) {
 	s.putContent(of, content)
 	until(t, "it was written", func() bool { return len(k.keys()) == 1 })
 	until(t, "it is read", func() bool {
-		got, ok := s.content(t.Context(), of)
+		got, ok := s.content(t.Context(), of, int64(len(content)))
 		return ok && bytes.Equal(got, content)
 	})
-	k.set(k.keys()[0], func(string) string { return "the attacker's" })
+	k.set(k.keys()[0], func(string) string { return "the attacker" })
 	for range 3 {
 		until(t, "the server answers", func() bool { return s.use() != nil })
-		if got, ok := s.content(t.Context(), of); ok {
+		if got, ok := s.content(t.Context(), of, int64(len(content))); ok {
 			t.Errorf("read %q", got)
 		}
 	}
