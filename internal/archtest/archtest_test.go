@@ -20,25 +20,27 @@ const module = "github.com/countersign-dev/countersign/"
 
 // rooms is who may import whom. A room that is not listed may not exist.
 // cache and flight are beside the heart because both the heart and the store
-// remember and share work, and neither may import the other.
+// remember and share work, and neither may import the other. redact is beside all
+// rooms that send HTTP requests.
 var rooms = map[string][]string{
 	"api/v1beta1":                {},
 	"internal/admission":         {},
 	"internal/archtest":          {},
 	"internal/cache":             {},
 	"internal/flight":            {},
+	"internal/redact":            {},
 	"internal/statefile":         {},
 	"internal/verifier":          {"internal/cache", "internal/flight"},
-	"internal/verifier/notation": {"internal/verifier", "internal/cache", "internal/flight"},
+	"internal/verifier/notation": {"internal/verifier", "internal/cache", "internal/flight", "internal/redact"},
 	"internal/verifier/sigstore": {"internal/verifier"},
-	"internal/store":             {"internal/verifier", "internal/azure", "internal/store/auth", "internal/cache", "internal/flight", "internal/telemetry"},
-	"internal/store/auth":        {"internal/verifier", "internal/azure", "internal/cache", "internal/flight"},
+	"internal/store":             {"internal/verifier", "internal/azure", "internal/store/auth", "internal/cache", "internal/flight", "internal/redact", "internal/telemetry"},
+	"internal/store/auth":        {"internal/verifier", "internal/azure", "internal/cache", "internal/flight", "internal/redact"},
 	"internal/trust":             {"internal/azure", "internal/statefile"},
-	"internal/azure":             {},
+	"internal/azure":             {"internal/redact"},
 	"internal/config":            {"api/v1beta1", "internal/cache", "internal/azure", "internal/verifier", "internal/verifier/notation", "internal/verifier/sigstore", "internal/store", "internal/store/auth", "internal/trust", "internal/ratify", "internal/statefile"},
 	"internal/provider":          {"internal/verifier", "internal/cache", "internal/telemetry"},
 	"internal/cluster":           {"internal/config", "internal/ratify", "api/v1beta1", "internal/verifier", "internal/telemetry"},
-	"internal/watch":             {"internal/verifier", "internal/telemetry", "internal/cache", "internal/admission"},
+	"internal/watch":             {"internal/verifier", "internal/telemetry", "internal/cache", "internal/admission", "internal/redact"},
 	"internal/telemetry":         {},
 	"internal/ratify":            {"api/v1beta1"},
 	"cmd/provider":               nil, // wires: may import every room

@@ -11,6 +11,8 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+
+	"github.com/countersign-dev/countersign/internal/redact"
 )
 
 // Step is what was being done.
@@ -190,8 +192,11 @@ func retryAfter(h http.Header) time.Duration {
 
 var jwt = regexp.MustCompile(`eyJ[A-Za-z0-9_.-]+`)
 
-// sayable is an error's text without anything that is built like a token.
-func sayable(err error) string { return clip(jwt.ReplaceAllString(err.Error(), "…"), 4<<10) }
+// sayable is an error's text without anything that is built like a token, and without
+// the queries of URLs.
+func sayable(err error) string {
+	return clip(jwt.ReplaceAllString(redact.Text(err.Error()), "…"), 4<<10)
+}
 
 func clip(s string, most int) string { return s[:min(len(s), most)] }
 

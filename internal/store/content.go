@@ -14,6 +14,7 @@ import (
 	"oras.land/oras-go/v2/errdef"
 	"oras.land/oras-go/v2/registry/remote"
 
+	"github.com/countersign-dev/countersign/internal/redact"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -108,13 +109,13 @@ func (c *client) notFetched(d ocispec.Descriptor, err error) error {
 			Reason:  verifier.ReasonRegistryInvalid,
 			Message: fmt.Sprintf("the registry %s lists %.19s… and does not have it", c.host, d.Digest),
 			Remedy:  "Sign the image again, or remove what is left of the old signature",
-			Err:     err,
+			Err:     redact.Error(err),
 		}
 	}
 	return &verifier.Error{
 		Reason:  verifier.ReasonRegistryInvalid,
 		Message: fmt.Sprintf("the registry %s sent headers that contradict the descriptor of %.19s…", c.host, d.Digest),
-		Err:     err,
+		Err:     redact.Error(err),
 	}
 }
 

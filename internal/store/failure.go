@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"syscall"
 
+	"github.com/countersign-dev/countersign/internal/redact"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -20,8 +21,10 @@ type failure struct {
 	again bool
 }
 
+// fail makes a failure. The cause is kept without the secrets of signed URLs, to which
+// registries redirect for blobs.
 func fail(reason verifier.Reason, cause error, remedy, message string, args ...any) *failure {
-	return &failure{err: &verifier.Error{Reason: reason, Message: fmt.Sprintf(message, args...), Remedy: remedy, Err: cause}}
+	return &failure{err: &verifier.Error{Reason: reason, Message: fmt.Sprintf(message, args...), Remedy: remedy, Err: redact.Error(cause)}}
 }
 
 func (f *failure) retryable() *failure {
@@ -148,10 +151,10 @@ func gaveUp(host string, err error) error {
 			Reason:  verifier.ReasonTimeout,
 			Message: fmt.Sprintf("the registry %s did not answer in time", host),
 			Remedy:  "Try again: what was begun goes on",
-			Err:     err,
+			Err:     redact.Error(err),
 		}
 	}
-	return &verifier.Error{Reason: verifier.ReasonInternal, Message: "an unexpected error", Err: err}
+	return &verifier.Error{Reason: verifier.ReasonInternal, Message: "an unexpected error", Err: redact.Error(err)}
 }
 
 // nameRemedy is how a policy names a host.

@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/countersign-dev/countersign/internal/redact"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -287,7 +288,7 @@ func (c *client) badList(err error) error {
 	return &verifier.Error{
 		Reason:  verifier.ReasonRegistryInvalid,
 		Message: fmt.Sprintf("the registry %s sent a list of referrers that cannot be read", c.host),
-		Err:     err,
+		Err:     redact.Error(err),
 	}
 }
 

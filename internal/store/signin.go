@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/countersign-dev/countersign/internal/redact"
 	"github.com/countersign-dev/countersign/internal/store/auth"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
@@ -353,7 +354,7 @@ func (c *client) realm(wants challenge, credential auth.Credential) (*url.URL, *
 	named := strings.EqualFold(realm.Hostname(), own.Hostname()) && port(realm) == port(own) ||
 		hubRealms[c.host] == host || slices.Contains(c.registry.TokenHosts, host)
 	if !named && !credential.Anonymous() {
-		return nil, fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("realm %s", realm.Redacted()),
+		return nil, fail(verifier.ReasonRegistryUnauthorized, fmt.Errorf("realm %s", redact.URL(wants.realm)),
 			fmt.Sprintf("If that is right, add it to registries[].tokenHosts of %s", c.registry.Host),
 			"the registry %s wants its credential sent to another host, %s", c.host, realm.Host)
 	}

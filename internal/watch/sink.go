@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/countersign-dev/countersign/internal/redact"
 )
 
 // Sink is a service that notices are sent to.
@@ -88,11 +90,7 @@ func (n *Notifier) post(ctx context.Context, sink Sink, notice Notice) error {
 	}
 	resp, err := n.client.Do(req)
 	if err != nil {
-		var at *url.Error
-		if errors.As(err, &at) {
-			err = at.Err
-		}
-		return err
+		return redact.Cause(err)
 	}
 	_ = resp.Body.Close()
 	switch again := []int{http.StatusRequestTimeout, http.StatusTooManyRequests}; {

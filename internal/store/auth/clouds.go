@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/countersign-dev/countersign/internal/redact"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -69,12 +70,8 @@ type asking struct {
 func (a asking) do(client *http.Client, req *http.Request, decode func([]byte) error) error {
 	resp, err := client.Do(req)
 	if err != nil {
-		var at *url.Error
-		if errors.As(err, &at) {
-			err = at.Err // its URL may hold what is nobody's business
-		}
 		return &verifier.Error{Reason: verifier.ReasonRegistryUnreachable, Message: a.service + " cannot be reached at " + req.URL.Host,
-			Remedy: "Check the network policies between here and there", Err: err}
+			Remedy: "Check the network policies between here and there", Err: redact.Cause(err)}
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxCloudAnswer))

@@ -16,6 +16,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/cache"
 	"github.com/countersign-dev/countersign/internal/flight"
+	"github.com/countersign-dev/countersign/internal/redact"
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
@@ -159,7 +160,7 @@ func lastFailure(r *result.CertRevocationResult) (server string, cause error) {
 		if s == nil || s.Error == nil {
 			continue
 		}
-		cause = s.Error
+		cause = redact.Error(s.Error) // a certificate may name a URL with a secret in it
 		if u, err := url.Parse(s.Server); err == nil && u.Host != "" {
 			server = clip(u.Host)
 		}

@@ -444,3 +444,42 @@ func TestL47_RevocationListsAreCounted(t *testing.T) {
 		wantReason(t, w.verify(t), verifier.ReasonRevocationUnavailable)
 	})
 }
+
+// TestL55_RevocationTellsNoURL: a certificate, or a server's redirect, may name a URL
+// that has a secret in its query.
+func TestL55_RevocationTellsNoURL(t *testing.T) {
+	const secret = "?sig=S3CR3T"
+	gone := failing{}
+	for name, network := range map[string]notationtest.Network{
+		"the server is away": {},
+		"it redirects away":  {"crl.example.test": http.RedirectHandler("http://elsewhere.example.test/list.crl"+secret, http.StatusFound), "ocsp.example.test": http.RedirectHandler("http://elsewhere.example.test/"+secret, http.StatusFound)},
+		"it answers badly":   {"crl.example.test": gone, "ocsp.example.test": gone},
+	} {
+		for _, o := range []notationtest.CertificateOptions{
+			{CRL: []string{"http://crl.example.test/root.crl" + secret}}, {OCSP: []string{"http://ocsp.example.test/ocsp" + secret}},
+			{CRL: []string{"http://user:S3CR3T@crl.example.test/root.crl"}},
+		} {
+			w := newTown(t, true, true)
+			for host := range w.network {
+				delete(w.network, host)
+			}
+			for host, handler := range network {
+				w.network[host] = handler
+			}
+			w.leaf = w.root.NewSigner(o)
+			w.signature = w.leaf.SignArtifact(w.subject, notationtest.SignOptions{})
+			f := w.verify(t)
+			wantReason(t, f, verifier.ReasonRevocationUnavailable)
+			if f.Err != nil && strings.Contains(f.Err.Error(), "S3CR3T") {
+				t.Errorf("%s: %v", name, f.Err)
+			}
+		}
+	}
+}
+
+// failing answers with an error.
+type failing struct{}
+
+func (failing) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "gone", http.StatusGone)
+}
