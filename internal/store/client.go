@@ -4,11 +4,10 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
+	"strings"
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/verifier"
@@ -54,11 +53,8 @@ type answer struct {
 	url    *url.URL // after redirects
 }
 
-// gate keeps a host from being asked while it wants to be left alone.
-type gate struct {
-	until  time.Time
-	status int
-}
+// peer is a host as this view reaches it.
+func (c *client) peer(host string) peer { return peer{c.view, strings.ToLower(host)} }
 
 // repository is what the reference's is called at the host.
 func (c *client) repository(ref verifier.Reference) string { return c.prefix + ref.Repository }
@@ -75,48 +71,72 @@ func (c *client) key(parts ...string) string {
 	return key
 }
 
-// ask sends the question until it is answered, tries or time run out, or the
-// host wants to be left alone for longer than anyone waits.
+// ask sends the question until it is answered, tries or time run out, the host wants
+// to be left alone for longer than anyone waits, or the host is found to be away.
 func (c *client) ask(ctx context.Context, q question) (*answer, error) {
+	ctx, leave, away := c.store.availability.begin(ctx, c.peer(c.host))
+	if away != nil {
+		return nil, away
+	}
+	defer leave()
+	a, f := c.tries(ctx, q)
+	if f == nil {
+		return a, nil
+	}
+	if away := ended(ctx); away != nil {
+		return nil, away
+	}
+	return nil, f.err
+}
+
+func (c *client) tries(ctx context.Context, q question) (*answer, *failure) {
 	for n := 1; ; n++ {
 		if f := c.waitAtGate(ctx, c.host); f != nil {
-			return nil, f.err
+			return nil, f
 		}
 		a, f := c.inTurn(ctx, q, n)
-		if f == nil {
-			return a, nil
+		if f == nil || !f.again || n >= c.maxTries() {
+			return a, f
 		}
-		if !f.again || n >= c.store.options.Attempts {
-			return nil, f.err
+		if f.closed != "" { // that host has said for how long
+			if f := c.waitAtGate(ctx, f.closed); f != nil {
+				return nil, f
+			}
+			continue
 		}
-		if _, closed := c.store.gates.Get(c.host); closed {
-			continue // the host has said for how long
+		if f.unanswered {
+			c.store.availability.judge(ctx, c)
 		}
 		if !pause(ctx, c.backoff(n)) {
-			return nil, f.err
+			return nil, f
 		}
 	}
 }
 
-// inTurn sends the question once when its turn has come. A host that was told of
-// while it waited wants to be left alone by it as well.
+// maxTries is how often a request is sent. A host that fails all requests at present is
+// spared half of that.
+func (c *client) maxTries() int {
+	if tries := c.store.options.Attempts; !c.store.pace.fails(c.peer(c.host)) {
+		return tries
+	}
+	return (c.store.options.Attempts + 1) / 2
+}
+
+// inTurn sends the question once when its turn has come.
 func (c *client) inTurn(ctx context.Context, q question, n int) (*answer, *failure) {
-	leave, err := c.store.pace.enter(ctx, c.host)
+	leave, err := c.store.pace.enter(ctx, c.peer(c.host))
 	if err != nil {
 		return nil, fail(verifier.ReasonRegistryThrottled, err, "Try again in a few seconds",
 			"the registry %s has too many requests of ours waiting", c.host)
 	}
 	defer leave()
-	if closed, ok := c.store.gates.Get(c.host); ok {
-		return nil, leftAlone(c.host, closed).retryable()
-	}
 	return c.attempt(ctx, q, n)
 }
 
 // backoff doubles with each attempt; jitter takes up to half of it away, so
 // that those who failed together do not come back together.
 func (c *client) backoff(attempt int) time.Duration {
-	full := min(c.store.options.RetryBase<<(attempt-1), maxRetryPause)
+	full := min(c.store.options.RetryBase<<min(attempt-1, 16), max(maxRetryPause, c.store.options.RetryBase))
 	return full - time.Duration(c.store.options.Jitter()*float64(full)/2)
 }
 
@@ -133,58 +153,6 @@ func pause(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-func (c *client) waitAtGate(ctx context.Context, host string) *failure {
-	for {
-		closed, ok := c.store.gates.Get(host)
-		if !ok {
-			return nil
-		}
-		wait := time.Until(closed.until)
-		if wait > c.store.options.MaxThrottleWait || !pause(ctx, wait) {
-			return leftAlone(host, closed)
-		}
-	}
-}
-
-func leftAlone(host string, closed gate) *failure {
-	reason, cause := verifier.ReasonRegistryThrottled, "has had too many requests"
-	if closed.status != http.StatusTooManyRequests {
-		reason, cause = verifier.ReasonRegistryUnreachable, "is unavailable"
-	}
-	return fail(reason, fmt.Errorf("%s answered %d with Retry-After", host, closed.status),
-		"Try again later; a credential or a mirror usually has a higher limit",
-		"the registry %s %s and wants to be left alone for %s", host, cause, time.Until(closed.until).Round(time.Second))
-}
-
-// closeGate heeds Retry-After in full, for all who ask that host.
-func (s *Store) closeGate(host string, resp *http.Response) {
-	if resp.StatusCode == http.StatusTooManyRequests {
-		s.pace.throttle(host)
-	} else if resp.StatusCode != http.StatusServiceUnavailable {
-		return
-	}
-	after := retryAfter(resp.Header.Get("Retry-After"))
-	if after <= 0 {
-		return
-	}
-	until := time.Now().Add(min(after, maxRetryAfter))
-	if closed, ok := s.gates.Get(host); ok && closed.until.After(until) {
-		return
-	}
-	s.gates.Put(host, gate{until, resp.StatusCode}, 32, until)
-}
-
-// retryAfter reads seconds or a date (RFC 9110, 10.2.3); 0 if it is neither.
-func retryAfter(value string) time.Duration {
-	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
-		return time.Duration(seconds) * time.Second
-	}
-	if date, err := http.ParseTime(value); err == nil {
-		return time.Until(date)
-	}
-	return 0
 }
 
 // attempt sends the question once, signed in, and reads the answer whole.
@@ -205,7 +173,9 @@ func (c *client) attempt(ctx context.Context, q question, n int) (_ *answer, f *
 	defer func() { _ = resp.Body.Close() }()
 	seen.Status = resp.StatusCode
 	host := resp.Request.URL.Host
-	c.store.closeGate(host, resp)
+	if !c.closeGate(host, resp) && host == c.host {
+		c.store.pace.count(c.peer(host), resp.StatusCode)
+	}
 
 	body, longer, err := c.body(ctx, q, resp)
 	var known *verifier.Error
@@ -229,13 +199,20 @@ func (c *client) attempt(ctx context.Context, q question, n int) (_ *answer, f *
 		return nil, c.unexpected(host, status)
 	}
 	if f := c.unexpected(host, a.status); f.again {
+		if _, closed := c.gate(host); closed {
+			f.closed = host
+		}
 		return nil, f
 	}
 	return a, nil
 }
 
-// roundTrip sends the question as it is.
+// roundTrip sends the question as it is, unless the host wants to be left alone since
+// the question's turn came.
 func (c *client) roundTrip(ctx context.Context, q question, authorization string) (*http.Response, *failure) {
+	if closed, ok := c.gate(c.host); ok {
+		return nil, leftAlone(c.host, closed)
+	}
 	req, err := http.NewRequestWithContext(ctx, q.method, q.url.String(), nil)
 	if err != nil {
 		return nil, fail(verifier.ReasonReferenceInvalid, err, "", "no request can be made of the reference")
@@ -247,11 +224,24 @@ func (c *client) roundTrip(ctx context.Context, q question, authorization string
 	if authorization != "" {
 		req.Header.Set("Authorization", authorization)
 	}
+	answered := c.store.availability.expect(c)
 	resp, err := c.hedged(req)
-	if err != nil {
-		return nil, c.unreachable(failedHost(err, c.host), err)
+	if err == nil {
+		answered(true)
+		return resp, nil
 	}
-	return resp, nil
+	host := failedHost(err, c.host)
+	answered(host != c.host)
+	var closed *closedHost
+	if errors.As(err, &closed) {
+		return nil, leftAlone(closed.host, closed.gate)
+	}
+	f := c.unreachable(host, err)
+	if host == c.host {
+		c.store.pace.count(c.peer(host), 0)
+		f.unanswered = unanswered(err)
+	}
+	return nil, f
 }
 
 // failedHost is the host that a redirect had led to when it failed.

@@ -19,6 +19,10 @@ import (
 type failure struct {
 	err   *verifier.Error
 	again bool
+	// closed is the host that wants to be left alone, where that is why.
+	closed string
+	// unanswered: the registry's host refused the connection or did not answer.
+	unanswered bool
 }
 
 // fail makes a failure. The cause is kept without the secrets of signed URLs, to which

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"net/http"
-	"sync/atomic"
 	"time"
 )
 
@@ -16,16 +15,26 @@ const (
 	hedgeCredit = 4
 )
 
-// hedges counts questions and those that were asked twice.
-type hedges struct{ asked, twice atomic.Int64 }
+// hedges counts the requests to one peer, and those that were sent twice.
+type hedges struct{ sent, twice int }
 
-// allow reports whether one more may be asked twice.
-func (h *hedges) allow() bool {
-	if h.twice.Add(1) <= h.asked.Load()/hedgePart+hedgeCredit {
-		return true
+// asked counts a request to the peer.
+func (p *pace) asked(at peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.book(at).hedges.sent++
+}
+
+// again reports whether one more request to the peer may be sent twice, and counts it.
+func (p *pace) again(at peer) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h := &p.book(at).hedges
+	if h.twice >= h.sent/hedgePart+hedgeCredit {
+		return false
 	}
-	h.twice.Add(-1)
-	return false
+	h.twice++
+	return true
 }
 
 // hedged asks, and asks a second time over another connection where the first one
@@ -34,13 +43,14 @@ func (h *hedges) allow() bool {
 // safe; who answers first is heard, and the other one is told to stop.
 func (c *client) hedged(req *http.Request) (*http.Response, error) {
 	after := c.store.options.HedgeAfter
-	c.store.hedges.asked.Add(1)
+	c.store.pace.asked(c.peer(c.host))
+	first, second := c.following(c.http), c.following(c.second)
 	if after < 0 {
-		return c.http.Do(req)
+		return first.Do(req)
 	}
 	answers := make(chan asked, 2)
 	ctx, stopFirst := context.WithCancel(req.Context())
-	go ask(ctx, stopFirst, c.http, req, answers)
+	go ask(ctx, stopFirst, first, req, answers)
 	timer := time.NewTimer(after)
 	defer timer.Stop()
 	select {
@@ -48,19 +58,19 @@ func (c *client) hedged(req *http.Request) (*http.Response, error) {
 		return a.resp, a.err
 	case <-timer.C:
 	}
-	if _, closed := c.store.gates.Get(c.host); closed || !c.store.hedges.allow() {
+	if _, closed := c.gate(c.host); closed || !c.store.pace.again(c.peer(c.host)) {
 		a := <-answers
 		return a.resp, a.err
 	}
 	ctx, stopSecond := context.WithCancel(req.Context())
-	go ask(ctx, stopSecond, c.second, req, answers)
+	go ask(ctx, stopSecond, second, req, answers)
 	a := <-answers
 	if a.err != nil { // the other one may still be heard
 		a = <-answers
 		return a.resp, a.err
 	}
 	stop := stopFirst
-	if a.by == c.http {
+	if a.by == first {
 		stop = stopSecond
 	}
 	stop()
@@ -70,6 +80,13 @@ func (c *client) hedged(req *http.Request) (*http.Response, error) {
 		}
 	}()
 	return a.resp, a.err
+}
+
+// following gives the client with redirects that leave closed hosts alone.
+func (c *client) following(by *http.Client) *http.Client {
+	following := *by
+	following.CheckRedirect = c.follow
+	return &following
 }
 
 // asked is what came of one try.

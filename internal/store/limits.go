@@ -59,7 +59,8 @@ const (
 	// round trips of 50 signatures shrink to four, and one list does not take
 	// all of a registry's patience.
 	lookAhead = 16
-	// maxConns to one host, so that a rollout of many images is no attack.
+	// maxConns is how many requests of one view are under way to one host, so that a
+	// rollout of many images is no attack.
 	maxConns = 64
 	// maxTransports is how many sets of CAs keep their connections.
 	maxTransports = 256

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -10,122 +11,168 @@ import (
 )
 
 const (
-	// maxInFlight is how many requests are under way at once, to all hosts: as many
-	// as the decisions that are worked on make, so that hosts that hang, whoever has
-	// named them, do not keep others from being asked.
-	maxInFlight = 1024
-	// maxInFlightWatch and maxInFlightCommand are what of a host's, or of all, who
-	// can wait may take, so that an admission finds a place at once.
+	// maxInFlight is how many requests are under way at once to all hosts, and
+	// maxHostInFlight to one host for all views. Beyond either, only a view that has
+	// fewer than fewInFlight under way to that host may send another, up to reserve
+	// times as many in all: hosts that hang, and many views of one host, do not keep
+	// others from sending.
+	maxInFlight, maxHostInFlight = 1024, 256
+	fewInFlight, reserve         = 4, 2
+	// maxInFlightWatch and maxInFlightCommand are what of a view's at a host, or of
+	// all, the work that can wait may take, so that an admission finds a place at once.
 	maxInFlightWatch, maxInFlightCommand = 8, 32
-	// minRate is the slowest that we ask a host that has had too much of us and does
-	// not say until when: an admission is three requests, and has two seconds.
-	minRate = 5
-	// rateRise is how much faster we ask with each second in which it has not, as a
-	// part of the rate, and rateMemory how long it is remembered that it had.
-	rateRise, rateMemory = 0.05, 10 * time.Minute
-	// burst is how many requests may come at once, in seconds of the rate.
-	burst = 0.5
+	// maxBooks is how many hosts of views are known before the idle ones are
+	// forgotten: an attacker chooses their names.
+	maxBooks = 1 << 12
 )
 
-// pace lets requests pass: so many at a time, the more urgent ones first, and to a
-// host that has answered 429 no faster than it took them before. Safe for
-// concurrent use.
+// peer is a host as one view reaches it. What is learned of a host's trouble is kept
+// by peer, so that another view's mirror, credential or options have no part in it.
+type peer struct {
+	view string // its id
+	host string // as dialled
+}
+
+func (p peer) String() string { return p.view + " " + p.host }
+
+// pace lets requests pass: so many at a time, the more urgent ones first, with
+// places for each peer. Safe for concurrent use.
 type pace struct {
 	now func() time.Time
 
 	mu    sync.Mutex // guards all below
-	hosts map[string]*hostPace
+	books map[peer]*book
+	// hosts are the requests under way to a host, from all views; none at 0.
+	hosts map[string]int
 	all   [verifier.Priorities]int // under way, by priority
-	// waiters is how many wait, at all hosts.
-	waiters int
+	// waiting are the books in which a turn waits.
+	waiting map[*book]struct{}
 }
 
-// hostPace is one host's.
-type hostPace struct {
+// book is what is known of one peer.
+type book struct {
+	of       peer
 	underWay [verifier.Priorities]int
-	waiting  [verifier.Priorities][]*turn
-
-	// rate in requests a second; 0: unlimited. tokens are what may be sent at once.
-	rate, tokens float64
-	refilled     time.Time
-	throttled    time.Time // when it last had too much
-	// sent in this second and in the one before, to know the rate that was too much.
-	second       int64
-	sent, before int
-	wake         *time.Timer
+	turns    [verifier.Priorities][]*turn // that wait
+	hedges   hedges
+	rate     rate
+	wake     *time.Timer
 }
 
-// turn is somebody who waits.
+// turn is one request that waits.
 type turn struct {
-	granted  chan struct{}
+	done     chan struct{} // closed when it is granted, or dismissed with err
+	err      error
 	priority verifier.Priority
+	deadline time.Time // zero: none
 }
 
-func newPace() *pace { return &pace{now: time.Now, hosts: map[string]*hostPace{}} }
+// errNoTurn is for a request whose deadline comes before its turn.
+var errNoTurn = errors.New("the turn would come after the deadline")
 
-// enter waits for a turn at the host. Whoever gets one calls leave.
-func (p *pace) enter(ctx context.Context, host string) (leave func(), err error) {
-	t := &turn{make(chan struct{}), verifier.PriorityOf(ctx)}
+func newPace() *pace {
+	return &pace{now: time.Now, books: map[peer]*book{}, hosts: map[string]int{}, waiting: map[*book]struct{}{}}
+}
+
+// enter waits for a turn at the peer. Who gets one calls leave. A request whose turn
+// cannot come before its deadline does not wait, and takes no turn.
+func (p *pace) enter(ctx context.Context, at peer) (leave func(), err error) {
+	t := &turn{done: make(chan struct{}), priority: verifier.PriorityOf(ctx)}
+	t.deadline, _ = ctx.Deadline()
 	p.mu.Lock()
-	h := p.host(host)
-	h.waiting[t.priority] = append(h.waiting[t.priority], t)
-	p.waiters++
-	p.grantAt(h)
+	b := p.book(at)
+	b.turns[t.priority] = append(b.turns[t.priority], t)
+	p.grantAt(b)
+	p.dismiss(b)
 	p.mu.Unlock()
-	leave = func() { p.leave(host, t.priority) }
+	leave = func() { p.leave(b, t.priority) }
 	select {
-	case <-t.granted:
+	case <-t.done:
+		if t.err != nil {
+			return nil, t.err
+		}
 		return leave, nil
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
-	h = p.host(host)
-	i := slices.Index(h.waiting[t.priority], t)
+	i := slices.Index(b.turns[t.priority], t)
 	if i >= 0 {
-		h.waiting[t.priority] = slices.Delete(h.waiting[t.priority], i, i+1)
-		p.waiters--
+		b.turns[t.priority] = slices.Delete(b.turns[t.priority], i, i+1)
+		p.noteWaiting(b)
 	}
 	p.mu.Unlock()
-	if i < 0 { // it came at the same moment
+	if i < 0 && t.err == nil { // it came at the same moment
 		leave()
 	}
 	return nil, context.Cause(ctx)
 }
 
-func (p *pace) leave(host string, priority verifier.Priority) {
+func (p *pace) leave(b *book, priority verifier.Priority) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.host(host).underWay[priority]--
+	b.underWay[priority]--
 	p.all[priority]--
-	if p.waiters > 0 {
-		p.grant() // at another host as well, where all had been too many
+	if p.hosts[b.of.host]--; p.hosts[b.of.host] == 0 {
+		delete(p.hosts, b.of.host)
 	}
+	p.grant() // to another peer as well, where all had been too many
 }
 
-// host gives the host's books. The caller holds mu.
-func (p *pace) host(name string) *hostPace {
-	h := p.hosts[name]
-	if h == nil {
-		for other, of := range p.hosts { // hosts are named by whoever writes an image
-			if len(p.hosts) < maxPacedHosts {
-				break
+// book gives the peer's. The caller holds mu.
+func (p *pace) book(of peer) *book {
+	b := p.books[of]
+	if b == nil {
+		if len(p.books) >= maxBooks {
+			p.forget()
+		}
+		b = &book{of: of}
+		p.books[of] = b
+	}
+	return b
+}
+
+// dismiss ends the turns that the rate does not let come before their deadline. The
+// caller holds mu.
+func (p *pace) dismiss(b *book) {
+	now := p.now()
+	if !b.waits() || !b.rate.limits(now) {
+		return
+	}
+	ahead := 1 - b.rate.tokens
+	for priority, turns := range b.turns {
+		b.turns[priority] = slices.DeleteFunc(turns, func(t *turn) bool {
+			wait := time.Duration(ahead / b.rate.limit * float64(time.Second))
+			if !t.deadline.IsZero() && now.Add(wait).After(t.deadline) {
+				t.err = errNoTurn
+				close(t.done)
+				return true
 			}
-			if of.idle(p.now()) {
-				delete(p.hosts, other)
+			ahead++
+			return false
+		})
+	}
+	p.noteWaiting(b)
+}
+
+// forget drops the books of idle peers, and those last to which a rate applies. The
+// caller holds mu.
+func (p *pace) forget() {
+	now := p.now()
+	drop := func(limited bool) {
+		for of, b := range p.books {
+			if b.idle() && (limited || !b.rate.limits(now)) {
+				delete(p.books, of)
 			}
 		}
-		h = &hostPace{}
-		p.hosts[name] = h
 	}
-	return h
+	if drop(false); len(p.books) > maxBooks/2 {
+		drop(true)
+	}
 }
 
-// maxPacedHosts is how many hosts are known before the idle ones are forgotten.
-const maxPacedHosts = 1 << 10
+func (b *book) idle() bool { return total(b.underWay) == 0 && !b.waits() }
 
-func (h *hostPace) idle(now time.Time) bool {
-	return total(h.underWay) == 0 && len(h.waiting[0])+len(h.waiting[1])+len(h.waiting[2]) == 0 && now.Sub(h.throttled) > rateMemory
-}
+func (b *book) waits() bool { return len(b.turns[0])+len(b.turns[1])+len(b.turns[2]) > 0 }
 
 func total(of [verifier.Priorities]int) (sum int) {
 	for _, n := range of {
@@ -134,45 +181,64 @@ func total(of [verifier.Priorities]int) (sum int) {
 	return sum
 }
 
+// noteWaiting keeps the set of books in which a turn waits. The caller holds mu.
+func (p *pace) noteWaiting(b *book) {
+	if b.waits() {
+		p.waiting[b] = struct{}{}
+	} else {
+		delete(p.waiting, b)
+	}
+}
+
 // grant lets pass who may, the more urgent first. The caller holds mu.
 func (p *pace) grant() {
 	now := p.now()
 	for priority := range verifier.Priority(verifier.Priorities) {
-		for _, h := range p.hosts {
-			for p.pass(h, priority, now) {
+		for b := range p.waiting {
+			for p.pass(b, priority, now) {
 			}
 		}
 	}
+	for b := range p.waiting {
+		p.noteWaiting(b)
+	}
 }
 
-// grantAt does the same where only one host's books have changed.
-func (p *pace) grantAt(h *hostPace) {
+// grantAt does the same where only one book has changed.
+func (p *pace) grantAt(b *book) {
 	now := p.now()
 	for priority := range verifier.Priority(verifier.Priorities) {
-		for p.pass(h, priority, now) {
+		for p.pass(b, priority, now) {
 		}
 	}
+	p.noteWaiting(b)
 }
 
-// pass lets one of the host's pass, if there is one and one may. The caller holds mu.
-func (p *pace) pass(h *hostPace, priority verifier.Priority, now time.Time) bool {
-	if len(h.waiting[priority]) == 0 || !room(p.all, priority, maxInFlight) || !room(h.underWay, priority, maxConns) || !p.spend(h, now) {
+// pass lets one of the peer's pass, if there is one and one may. The caller holds mu.
+func (p *pace) pass(b *book, priority verifier.Priority, now time.Time) bool {
+	if len(b.turns[priority]) == 0 || !p.place(b) || !mayWait(p.all, priority) || !mayWait(b.underWay, priority) || !p.spend(b, now) {
 		return false
 	}
-	t := h.waiting[priority][0]
-	h.waiting[priority] = h.waiting[priority][1:]
-	h.underWay[priority]++
+	t := b.turns[priority][0]
+	b.turns[priority] = b.turns[priority][1:]
+	b.underWay[priority]++
 	p.all[priority]++
-	p.waiters--
-	close(t.granted)
+	p.hosts[b.of.host]++
+	close(t.done)
 	return true
 }
 
-// room reports whether one more of the priority fits.
-func room(underWay [verifier.Priorities]int, priority verifier.Priority, limit int) bool {
-	if total(underWay) >= limit {
-		return false
+// place reports whether the peer may have one more under way.
+func (p *pace) place(b *book) bool {
+	own, host, all := total(b.underWay), p.hosts[b.of.host], total(p.all)
+	if own < fewInFlight {
+		return host < reserve*maxHostInFlight && all < reserve*maxInFlight
 	}
+	return own < maxConns && host < maxHostInFlight && all < maxInFlight
+}
+
+// mayWait reports whether one more of the priority fits among those under way.
+func mayWait(underWay [verifier.Priorities]int, priority verifier.Priority) bool {
 	switch priority {
 	case verifier.PriorityWatch:
 		return underWay[priority] < maxInFlightWatch
@@ -182,59 +248,17 @@ func room(underWay [verifier.Priorities]int, priority verifier.Priority, limit i
 	return true
 }
 
-// spend takes a token, or has the host looked at again when there will be one. The
-// caller holds mu.
-func (p *pace) spend(h *hostPace, now time.Time) bool {
-	h.refill(now)
-	if h.rate > 0 && h.tokens < 1 {
-		if h.wake == nil {
-			wait := time.Duration((1 - h.tokens) / h.rate * float64(time.Second))
-			h.wake = time.AfterFunc(max(wait, time.Millisecond), func() {
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				h.wake = nil
-				p.grant()
-			})
-		}
-		return false
+// spend takes what the peer's rate lets pass, or has the peer looked at again when
+// there will be something to take. The caller holds mu.
+func (p *pace) spend(b *book, now time.Time) bool {
+	wait := b.rate.spend(now)
+	if wait > 0 && b.wake == nil {
+		b.wake = time.AfterFunc(wait, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			b.wake = nil
+			p.grant()
+		})
 	}
-	h.tokens--
-	if second := now.Unix(); second != h.second {
-		h.before = 0
-		if second == h.second+1 {
-			h.before = h.sent
-		}
-		h.second, h.sent = second, 0
-	}
-	h.sent++
-	return true
-}
-
-// refill adds what has come since the last time, and asks for more each second.
-func (h *hostPace) refill(now time.Time) {
-	if h.rate == 0 {
-		return
-	}
-	if now.Sub(h.throttled) > rateMemory {
-		h.rate, h.tokens = 0, 0
-		return
-	}
-	passed := max(now.Sub(h.refilled).Seconds(), 0)
-	h.refilled = now
-	h.tokens = min(h.tokens+passed*h.rate, max(1, h.rate*burst))
-	h.rate *= 1 + rateRise*min(passed, 1)
-}
-
-// throttle learns from an answer 429: half of what was sent in a second was not
-// too much, for all we know.
-func (p *pace) throttle(host string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	h, now := p.host(host), p.now()
-	if now.Sub(h.throttled) < time.Second && h.rate > 0 {
-		return // of the same burst
-	}
-	h.throttled, h.refilled = now, now
-	h.rate = max(float64(max(h.sent, h.before))/2, minRate)
-	h.tokens = 0
+	return wait <= 0
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,14 +22,18 @@ type crowd struct {
 }
 
 func newCrowd(t *testing.T) *crowd {
-	return &crowd{t, newPace(), make(chan verifier.Priority, 2*maxInFlight), make(chan struct{})}
+	return &crowd{t, newPace(), make(chan verifier.Priority, 4*maxInFlight), make(chan struct{})}
 }
 
 func (c *crowd) come(n int, host string, priority verifier.Priority) {
+	c.comeTo(n, peer{"view", host}, priority)
+}
+
+func (c *crowd) comeTo(n int, at peer, priority verifier.Priority) {
 	ctx := verifier.WithPriority(c.t.Context(), priority)
 	for range n {
 		go func() {
-			leave, err := c.pace.enter(ctx, host)
+			leave, err := c.pace.enter(ctx, at)
 			if err != nil {
 				return
 			}
@@ -93,11 +98,19 @@ func TestAdmissionsGoFirst(t *testing.T) {
 func TestAllHostsTogetherAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCrowd(t)
-		for i := range maxInFlight/maxConns + 1 {
-			c.come(maxConns, fmt.Sprintf("host-%d", i), verifier.PriorityAdmission)
+		for i := range maxInFlight / maxConns {
+			c.come(maxConns+1, fmt.Sprintf("host-%d", i), verifier.PriorityAdmission)
 		}
 		if n := c.in(); n[0] != maxInFlight {
 			t.Errorf("%d are under way", n[0])
+		}
+		// Each further host has a few places of its own, up to a bound.
+		const more = maxInFlight/fewInFlight + 10
+		for i := range more {
+			c.come(maxConns, fmt.Sprintf("another-%d", i), verifier.PriorityAdmission)
+		}
+		if n := c.in(); n[0] != maxInFlight*(reserve-1) {
+			t.Errorf("beside them, %d are under way", n[0])
 		}
 		c.release(10)
 		if n := c.in(); n[0] != 10 {
@@ -107,58 +120,187 @@ func TestAllHostsTogetherAreBounded(t *testing.T) {
 	})
 }
 
-// TestAHostThatHadTooMuch is asked at half the rate that was too much, then faster
-// and faster, and as fast as anybody likes when that is long ago.
-func TestAHostThatHadTooMuch(t *testing.T) {
+// TestL44_WhoHangsTakesNoOthersPlaces: neither another host's nor, at the same host,
+// another view's.
+func TestL44_WhoHangsTakesNoOthersPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t)
+		const hangs = "registry.example.com"
+		c.comeTo(200, peer{"tenant", hangs}, verifier.PriorityAdmission)
+		if n := c.in(); n[0] != maxConns {
+			t.Errorf("one view has %d under way", n[0])
+		}
+		for i := range 20 {
+			c.comeTo(200, peer{fmt.Sprint("tenant ", i), hangs}, verifier.PriorityAdmission)
+		}
+		if n := c.in(); n[0] > reserve*maxHostInFlight {
+			t.Errorf("twenty views of a host have %d under way", n[0])
+		}
+		c.comeTo(fewInFlight, peer{"another", hangs}, verifier.PriorityAdmission)
+		if n := c.in(); n[0] != fewInFlight {
+			t.Errorf("of another view's, %d were let in", n[0])
+		}
+		for i := range 2 * maxInFlight / maxConns {
+			c.come(100, fmt.Sprint("hangs-", i), verifier.PriorityAdmission)
+		}
+		c.in()
+		c.come(fewInFlight, "healthy.example.com", verifier.PriorityAdmission)
+		if n := c.in(); n[0] != fewInFlight {
+			t.Errorf("of a healthy host's, %d were let in", n[0])
+		}
+		close(c.leave)
+	})
+}
+
+// limiter is a host that takes so many requests in each second, and refuses others.
+type limiter struct {
+	limit, taken int
+	second       int64
+}
+
+func (l *limiter) answer(now time.Time) int {
+	if now.Unix() != l.second {
+		l.second, l.taken = now.Unix(), 0
+	}
+	if l.taken == l.limit {
+		return http.StatusTooManyRequests
+	}
+	l.taken++
+	return http.StatusOK
+}
+
+// during sends requests to the peer one after another, 5 ms each, for so long, and
+// counts the statuses.
+func during(t *testing.T, p *pace, at peer, d time.Duration, answer func() int) map[int]int {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	statuses := map[int]int{}
+	for {
+		leave, err := p.enter(ctx, at)
+		if err != nil || ctx.Err() != nil {
+			return statuses
+		}
+		time.Sleep(5 * time.Millisecond)
+		status := answer()
+		statuses[status]++
+		p.count(at, status)
+		leave()
+	}
+}
+
+var limited = peer{"view", "registry.example.com"}
+
+// TestAFewRefusalsAreBadAnswers, as a 500 is: they lower no rate.
+func TestAFewRefusalsAreBadAnswers(t *testing.T) {
+	for name, every := range map[string]int{"5 %": 20, "10 %": 10} {
+		for _, status := range []int{429, 503} {
+			t.Run(fmt.Sprint(name, " ", status), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					p, n := newPace(), 0
+					got := during(t, p, limited, 10*time.Second, func() int {
+						if n++; n%every == 0 {
+							return status
+						}
+						return 200
+					})
+					if got[200]+got[status] < 1990 {
+						t.Errorf("%v in ten seconds", got)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestARateThatDoesNotHelpIsLifted: a fifth is refused however slowly we go.
+func TestARateThatDoesNotHelpIsLifted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, n := newPace(), 0
+		got := during(t, p, limited, 20*time.Second, func() int {
+			if n++; n%5 == 0 {
+				return 429
+			}
+			return 200
+		})
+		if got[200]+got[429] < 3600 { // of 4,000
+			t.Errorf("%v in twenty seconds", got)
+		}
+	})
+}
+
+// TestAHostThatLimitsUs is sent about what it takes, and soon more when it takes more.
+func TestAHostThatLimitsUs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, host := newPace(), &limiter{limit: 50}
+		answer := func() int { return host.answer(time.Now()) }
+		during(t, p, limited, 3*time.Second, answer)
+		got := during(t, p, limited, 20*time.Second, answer)
+		if got[200] < 700 || got[429] > got[200]/3 { // of 1,000
+			t.Errorf("of 50 a second in twenty seconds: %v", got)
+		}
+		other := peer{"another view", limited.host}
+		if got := during(t, p, other, time.Second, func() int { return 200 }); got[200] < 199 {
+			t.Errorf("another view: %v", got)
+		}
+		host.limit = 1000
+		during(t, p, limited, 5*time.Second, answer)
+		if got := during(t, p, limited, time.Second, answer); got[200] < 150 {
+			t.Errorf("five seconds after it takes more: %v", got)
+		}
+	})
+}
+
+// TestTheFirstSuccessOpensTheWay to a host that refused everything, and until then an
+// admission's requests are sent.
+func TestTheFirstSuccessOpensTheWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPace()
-		const host = "registry.example.com"
-		second := func() (n int) { // how many pass in a second, of any number
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-			defer cancel()
-			for n < 500 {
-				leave, err := p.enter(ctx, host)
-				if err != nil {
-					return n
-				}
-				leave()
-				n++
-				time.Sleep(5 * time.Millisecond)
-			}
-			return n
+		refused := during(t, p, limited, 10*time.Second, func() int { return 429 })
+		if refused[429] < 10*minRate || refused[429] > 500 {
+			t.Errorf("while it refuses everything: %v", refused)
 		}
-		if n := second(); n < 199 {
-			t.Fatalf("%d passed before anything was too much", n)
-		}
-		p.throttle(host)
-		p.throttle(host) // of the same burst
-		first := second()
-		if first < 80 || first > 115 {
-			t.Errorf("after 200 in a second were too much, %d", first)
-		}
-		for range 9 {
-			second()
-		}
-		if n := second(); n <= first || n > 2*first {
-			t.Errorf("ten seconds later %d, after %d", n, first)
-		}
-		time.Sleep(rateMemory)
-		if n := second(); n < 199 {
-			t.Errorf("when it was long ago, %d", n)
-		}
-		quiet := "quiet.example.com"
-		p.throttle(quiet)
 		began := time.Now()
-		for range 3 { // an admission's requests
-			leave, err := p.enter(t.Context(), quiet)
+		for range 3 {
+			leave, err := p.enter(t.Context(), limited)
 			if err != nil {
 				t.Fatal(err)
 			}
+			p.count(limited, 200)
 			leave()
 		}
-		if took := time.Since(began); took > time.Second {
+		if took := time.Since(began); took > 200*time.Millisecond {
 			t.Errorf("an admission waits %v", took)
 		}
+		if got := during(t, p, limited, time.Second, func() int { return 200 }); got[200] < 199 {
+			t.Errorf("afterwards: %v", got)
+		}
+	})
+}
+
+// TestWhoseTurnComesTooLate leaves the queue at once, and takes no turn.
+func TestWhoseTurnComesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(t)
+		for range 20 {
+			c.pace.count(limited, 429) // everything is refused: minRate
+		}
+		for range 3 * minRate {
+			go func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if leave, err := c.pace.enter(ctx, limited); err == nil {
+					leave()
+				}
+			}()
+		}
+		synctest.Wait()
+		began := time.Now()
+		late, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := c.pace.enter(late, limited); !errors.Is(err, errNoTurn) || time.Since(began) > 0 {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		close(c.leave)
 	})
 }
 
@@ -170,7 +312,7 @@ func TestWhoGivesUpLeavesNoTrace(t *testing.T) {
 		c.in()
 		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := c.pace.enter(impatient, "a"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := c.pace.enter(impatient, peer{"view", "a"}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%v", err)
 		}
 		c.come(1, "a", verifier.PriorityAdmission)
@@ -180,7 +322,7 @@ func TestWhoGivesUpLeavesNoTrace(t *testing.T) {
 		}
 		close(c.leave)
 		synctest.Wait()
-		if c.pace.waiters != 0 || total(c.pace.all) != 0 || total(c.pace.hosts["a"].underWay) != 0 {
+		if len(c.pace.waiting) != 0 || total(c.pace.all) != 0 || len(c.pace.hosts) != 0 || !c.pace.books[peer{"view", "a"}].idle() {
 			t.Errorf("%+v", c.pace)
 		}
 	})
@@ -189,14 +331,19 @@ func TestWhoGivesUpLeavesNoTrace(t *testing.T) {
 // TestManyHostsAreForgotten: their names are an attacker's choice.
 func TestManyHostsAreForgotten(t *testing.T) {
 	p := newPace()
-	for i := range 3 * maxPacedHosts {
-		leave, err := p.enter(t.Context(), string(rune('a'+i%26))+time.Duration(i).String())
+	for i := range 3 * maxBooks {
+		leave, err := p.enter(t.Context(), peer{"view", fmt.Sprint("host-", i)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		leave()
-	}
-	if n := len(p.hosts); n > maxPacedHosts {
-		t.Errorf("%d hosts are known", n)
+		if i%2 == 0 {
+			for range 20 {
+				p.count(peer{"view", fmt.Sprint("host-", i)}, 429)
+			}
+		}
+		if n := len(p.books); n > maxBooks {
+			t.Fatalf("%d hosts are known", n)
+		}
 	}
 }

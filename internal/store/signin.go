@@ -273,7 +273,7 @@ func (c *client) fetchToken(ctx context.Context, wants challenge, scope string, 
 	}
 	defer func() { _ = resp.Body.Close() }()
 	seen.Status = resp.StatusCode
-	c.store.closeGate(realm.Host, resp)
+	c.closeGate(realm.Host, resp)
 	switch status := resp.StatusCode; {
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return "", 0, c.refused(status, realm.Host, !credential.Anonymous())
