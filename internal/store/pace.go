@@ -21,6 +21,8 @@ const (
 	// maxInFlightWatch and maxInFlightCommand are what of a view's at a host, or of
 	// all, the work that can wait may take, so that an admission finds a place at once.
 	maxInFlightWatch, maxInFlightCommand = 8, 32
+	// maxShutWait is the longest wait for a turn at a peer that refuses everything.
+	maxShutWait = time.Second
 	// maxBooks is how many hosts of views are known before the idle ones are
 	// forgotten: an attacker chooses their names.
 	maxBooks = 1 << 12
@@ -131,8 +133,9 @@ func (p *pace) book(of peer) *book {
 	return b
 }
 
-// dismiss ends the turns that the rate does not let come before their deadline. The
-// caller holds mu.
+// dismiss ends the turns that the rate does not let come before their deadline, and
+// those of admissions at a peer that refuses everything which would come too late for
+// an answer: going on behind it leads nowhere. The caller holds mu.
 func (p *pace) dismiss(b *book) {
 	now := p.now()
 	if !b.waits() || !b.rate.limits(now) {
@@ -142,7 +145,8 @@ func (p *pace) dismiss(b *book) {
 	for priority, turns := range b.turns {
 		b.turns[priority] = slices.DeleteFunc(turns, func(t *turn) bool {
 			wait := time.Duration(ahead / b.rate.limit * float64(time.Second))
-			if !t.deadline.IsZero() && now.Add(wait).After(t.deadline) {
+			late := !t.deadline.IsZero() && now.Add(wait).After(t.deadline)
+			if late || b.rate.shut && wait > maxShutWait && t.priority == verifier.PriorityAdmission {
 				t.err = errNoTurn
 				close(t.done)
 				return true

@@ -279,29 +279,49 @@ func TestTheFirstSuccessOpensTheWay(t *testing.T) {
 
 // TestWhoseTurnComesTooLate leaves the queue at once, and takes no turn.
 func TestWhoseTurnComesTooLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCrowd(t)
-		for range 20 {
-			c.pace.count(limited, 429) // everything is refused: minRate
-		}
-		for range 3 * minRate {
-			go func() {
-				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	for name, test := range map[string]struct {
+		shut     bool
+		priority verifier.Priority
+		deadline time.Duration
+		late     bool
+	}{
+		"before the deadline":                     {false, verifier.PriorityAdmission, 5 * time.Second, false},
+		"after the deadline":                      {false, verifier.PriorityAdmission, 2 * time.Second, true},
+		"everything is refused":                   {true, verifier.PriorityAdmission, 5 * time.Second, true},
+		"everything is refused, and it can wait":  {true, verifier.PriorityWatch, 5 * time.Second, false},
+		"a look at what runs, after its deadline": {true, verifier.PriorityWatch, 2 * time.Second, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPace()
+				now := time.Now()
+				p.book(limited).rate = rate{limit: minRate, refilled: now, learned: now, shut: test.shut}
+				for range 3 * minRate { // three seconds of turns
+					before := &turn{done: make(chan struct{}), priority: test.priority}
+					p.book(limited).turns[test.priority] = append(p.book(limited).turns[test.priority], before)
+					go func() {
+						<-before.done
+						if before.err == nil {
+							p.leave(p.book(limited), test.priority)
+						}
+					}()
+				}
+				ctx, cancel := context.WithTimeout(verifier.WithPriority(t.Context(), test.priority), test.deadline)
 				defer cancel()
-				if leave, err := c.pace.enter(ctx, limited); err == nil {
+				leave, err := p.enter(ctx, limited)
+				if test.late && (!errors.Is(err, errNoTurn) || time.Since(now) > 0) {
+					t.Errorf("%v after %v", err, time.Since(now))
+				}
+				if !test.late && err != nil {
+					t.Error(err)
+				}
+				if err == nil {
 					leave()
 				}
-			}()
-		}
-		synctest.Wait()
-		began := time.Now()
-		late, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := c.pace.enter(late, limited); !errors.Is(err, errNoTurn) || time.Since(began) > 0 {
-			t.Errorf("%v after %v", err, time.Since(began))
-		}
-		close(c.leave)
-	})
+				time.Sleep(time.Minute) // until all have left
+			})
+		})
+	}
 }
 
 // TestWhoGivesUpLeavesNoTrace: the place goes to the next.

@@ -20,27 +20,28 @@ func main() {
 	asJSON := flag.Bool("json", false, "print JSON")
 	short := flag.Bool("short", false, "measure less, to see that it works; for CI")
 	churn := flag.Duration("churn", 0, "how long the churn is, in the place of the run's own; nothing else is measured then")
+	only := flag.String("only", "", `measure one step and nothing else, by its name in the progress: "a registry in trouble"`)
 	echoDir := flag.String("echo", "", "be the echo provider with the files of this directory; the program starts itself so")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *asJSON, *short, *churn, *echoDir); err != nil {
+	if err := run(ctx, *asJSON, *short, *only, *churn, *echoDir); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // exitAfterDefer: stop was called
 	}
 }
 
-func run(ctx context.Context, asJSON, short bool, churn time.Duration, echoDir string) error {
+func run(ctx context.Context, asJSON, short bool, only string, churn time.Duration, echoDir string) error {
 	if echoDir != "" {
 		return serveEcho(ctx, echoDir, os.Stdin, os.Stdout)
 	}
-	b := &bench{root: "..", sizes: full, progress: os.Stderr}
+	b := &bench{root: "..", sizes: full, progress: os.Stderr, only: only}
 	if short {
 		b.sizes = shortened
 	}
 	if churn > 0 {
-		b.sizes.churn, b.churnOnly = churn, true
+		b.sizes.churn, b.only = churn, "churn"
 	}
 	err := b.run(ctx)
 	if asJSON {
@@ -78,14 +79,18 @@ type sizes struct {
 	// pods come within rollout.
 	pods    int
 	rollout time.Duration
+	// windows is how many images are verified while the registry says Retry-After.
+	windows int
+	// outage is how long a registry is away.
+	outage time.Duration
 	// churn is how long questions come that were never asked before.
 	churn time.Duration
 }
 
 // Two hundred images: as many as Ratify's figures were measured with.
 var (
-	full      = sizes{"full", 201, 101, 10000, 10000, 3, 1000, 4, 600 * time.Millisecond, 11 * time.Second, 62 * time.Second, 10000, 50 * time.Second, 90 * time.Second}
-	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0, 0, 500, 5 * time.Second, 2 * time.Second}
+	full      = sizes{"full", 201, 101, 10000, 10000, 3, 1000, 4, 600 * time.Millisecond, 11 * time.Second, 62 * time.Second, 10000, 50 * time.Second, 1000, 5 * time.Second, 90 * time.Second}
+	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0, 0, 500, 5 * time.Second, 50, 2 * time.Second, 2 * time.Second}
 )
 
 // latencies of the registry: what a cache next door adds to a request, and
@@ -98,8 +103,8 @@ type bench struct {
 	root     string
 	sizes    sizes
 	progress io.Writer
-	// churnOnly leaves out all but the churn.
-	churnOnly bool
+	// only leaves out all steps but the one of that name; empty: none.
+	only string
 
 	machine *machine
 	stage   *stage
@@ -138,6 +143,7 @@ func (b *bench) run(ctx context.Context) error {
 		{"memory", b.memory},
 		{"churn", b.churn},
 		{"registry errors", b.faults},
+		{"a registry in trouble", b.trouble},
 		{"rollout", b.rollout},
 		{"a slow registry", b.slowRegistry},
 	}
@@ -153,7 +159,7 @@ func (b *bench) run(ctx context.Context) error {
 		}
 	}()
 	for i, step := range steps {
-		if b.churnOnly && i > 0 && step.what != "churn" {
+		if b.only != "" && i > 0 && step.what != b.only {
 			continue
 		}
 		started := time.Now()

@@ -41,13 +41,16 @@ const (
 	measureMemory  = "memory"
 	measureChurn   = "churn"
 	measureErrors  = "registry errors"
+	measureTrouble = "bad answers"
+	measureWindows = "Retry-After"
+	measureOutage  = "outages"
 	measureRollout = "rollout"
 	measureSlow    = "a slow registry"
 )
 
 // measures are the tables, in their order.
 var measures = []string{
-	measureCold, measureBatches, measureTokens, measureExpiry, measureWarm, measureHerd, measureMemory, measureChurn, measureErrors, measureRollout, measureSlow,
+	measureCold, measureBatches, measureTokens, measureExpiry, measureWarm, measureHerd, measureMemory, measureChurn, measureErrors, measureTrouble, measureWindows, measureOutage, measureRollout, measureSlow,
 }
 
 // figure is a line of the report.

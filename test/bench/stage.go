@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -193,15 +192,7 @@ func (s *stage) policies(by signers) error {
 func (s *stage) latency(d time.Duration) {
 	var fault registrytest.Fault
 	if d > 0 {
-		fault = func(_ http.ResponseWriter, r *http.Request) bool {
-			wait := time.NewTimer(d)
-			defer wait.Stop()
-			select {
-			case <-wait.C:
-			case <-r.Context().Done():
-			}
-			return false
-		}
+		fault = registrytest.Delay(d)
 	}
 	s.registry.SetFault(fault)
 	s.guarded.SetFault(fault)

@@ -73,6 +73,19 @@ func Throttle(retryAfter string) Fault {
 	}
 }
 
+// Delay waits before the request goes on.
+func Delay(d time.Duration) Fault {
+	return func(_ http.ResponseWriter, req *http.Request) bool {
+		wait := time.NewTimer(d)
+		defer wait.Stop()
+		select {
+		case <-wait.C:
+		case <-req.Context().Done():
+		}
+		return false
+	}
+}
+
 // Redirect leads to the same path and query at another place: "http://host:port".
 func Redirect(base string, status int) Fault {
 	return func(w http.ResponseWriter, req *http.Request) bool {

@@ -51,6 +51,7 @@ type Options struct {
 type Registry struct {
 	options Options
 	server  *httptest.Server
+	door    *door
 	ca      []byte
 	journal journal
 	tokens  tokens
@@ -81,6 +82,8 @@ func New(options Options) (*Registry, error) {
 		uploads:   map[string][]byte{},
 	}
 	r.server = httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
+	r.door = newDoor(r.server.Listener)
+	r.server.Listener = r.door
 	r.server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError) // clients that refuse our certificate are what tests want
 	if !options.TLS {
 		r.server.Start()
