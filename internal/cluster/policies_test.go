@@ -105,7 +105,7 @@ func policyOf(objects *config.Objects, image string) string {
 // else changes.
 func TestL42_TheConditionOfAStrayCharacter(t *testing.T) {
 	objects, known := newObjects(), &policies{}
-	strict, wide := written(api.KindClusterTrustPolicy, "strict", 0, skippingImages("shop.example.com/**")), written(api.KindClusterTrustPolicy, "wide", 0, skipping("**/**"))
+	strict, wide := written(api.KindClusterTrustPolicy, "strict", 0, skippingImages("shop.example.com/**")), written(api.KindClusterTrustPolicy, "wide", 0, skippingImages("**/**"))
 	if said := conditions(t, objects, known, strict, wide); said["strict"] != "True InForce in force as it is written" {
 		t.Error(said)
 	}
@@ -127,7 +127,7 @@ func TestL42_TheConditionWhereImagesCannotBeRead(t *testing.T) {
 		api.KindTrustPolicy:        "False Invalid which images it is about cannot be read, so that every image of its namespace is undecided: spec.images[0]: ",
 	} {
 		objects := newObjects()
-		said := conditions(t, objects, &policies{}, written(kind, "odd", 0, skippingImages("shop\u0092.example.com/**")), written(api.KindClusterTrustPolicy, "wide", 0, skipping("**/**")))
+		said := conditions(t, objects, &policies{}, written(kind, "odd", 0, skippingImages("shop\u0092.example.com/**")), written(api.KindClusterTrustPolicy, "wide", 0, skippingImages("**/**")))
 		if !strings.HasPrefix(said["odd"], want) {
 			t.Errorf("%s: %v", kind, said)
 		}
