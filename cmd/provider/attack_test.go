@@ -44,6 +44,8 @@ type scene struct {
 	policy  string // path of the policy file
 	content string // path of what is kept on disk; empty: nothing is
 	shared  string // path of how a server is reached; empty: there is none
+	// proofAge is how long proofs are kept on disk; 0: they are not.
+	proofAge time.Duration
 }
 
 func newScene(t *testing.T, options registrytest.Options, policy string) *scene {
@@ -78,7 +80,11 @@ func (s *scene) caches(t *testing.T, dir string) {
 // start wires the program anew: what it remembers is what is on disk.
 func (s *scene) start(t *testing.T) {
 	t.Helper()
-	app, err := newApp(t.Context(), appOptions{config: s.policy, allowLoopback: true, contentCache: s.content, contentCacheSize: 64, sharedCache: s.shared, log: slog.New(slog.DiscardHandler)})
+	options := appOptions{config: s.policy, allowLoopback: true, contentCache: s.content, contentCacheSize: 64, sharedCache: s.shared, log: slog.New(slog.DiscardHandler)}
+	if s.proofAge > 0 {
+		options.proofAge = &s.proofAge
+	}
+	app, err := newApp(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
