@@ -60,7 +60,7 @@ func newObjects() *config.Objects {
 	}})
 }
 
-func skippingImages(images ...any) map[string]any {
+func exempting(images ...any) map[string]any {
 	return map[string]any{"images": images, "require": map[string]any{"skip": map[string]any{"reason": "a test"}}}
 }
 
@@ -105,7 +105,7 @@ func policyOf(objects *config.Objects, image string) string {
 // else changes.
 func TestL42_TheConditionOfAStrayCharacter(t *testing.T) {
 	objects, known := newObjects(), &policies{}
-	strict, wide := written(api.KindClusterTrustPolicy, "strict", 0, skippingImages("shop.example.com/**")), written(api.KindClusterTrustPolicy, "wide", 0, skippingImages("**/**"))
+	strict, wide := written(api.KindClusterTrustPolicy, "strict", 0, exempting("shop.example.com/**")), written(api.KindClusterTrustPolicy, "wide", 0, exempting("**/**"))
 	if said := conditions(t, objects, known, strict, wide); said["strict"] != "True InForce in force as it is written" {
 		t.Error(said)
 	}
@@ -127,7 +127,7 @@ func TestL42_TheConditionWhereImagesCannotBeRead(t *testing.T) {
 		api.KindTrustPolicy:        "False Invalid which images it is about cannot be read, so that every image of its namespace is undecided: spec.images[0]: ",
 	} {
 		objects := newObjects()
-		said := conditions(t, objects, &policies{}, written(kind, "odd", 0, skippingImages("shop\u0092.example.com/**")), written(api.KindClusterTrustPolicy, "wide", 0, skippingImages("**/**")))
+		said := conditions(t, objects, &policies{}, written(kind, "odd", 0, exempting("shop\u0092.example.com/**")), written(api.KindClusterTrustPolicy, "wide", 0, exempting("**/**")))
 		if !strings.HasPrefix(said["odd"], want) {
 			t.Errorf("%s: %v", kind, said)
 		}
@@ -141,7 +141,7 @@ func TestL42_TheConditionWhereImagesCannotBeRead(t *testing.T) {
 // is in force as before.
 func TestL51_TheConditionOfASecondPolicy(t *testing.T) {
 	objects, known := newObjects(), &policies{}
-	production := written(api.KindClusterTrustPolicy, "production", 0, skippingImages("reg.example.com/shop/**"))
+	production := written(api.KindClusterTrustPolicy, "production", 0, exempting("reg.example.com/shop/**"))
 	for name, c := range map[string]struct {
 		images []any
 		said   string
@@ -149,7 +149,7 @@ func TestL51_TheConditionOfASecondPolicy(t *testing.T) {
 		"the same":    {[]any{"reg.example.com/shop/**"}, "False PatternTaken it decides about no image: spec.images[0]: ClusterTrustPolicy production has the same pattern. The older one decides: write both into one policy, or change a pattern"},
 		"and another": {[]any{"reg.example.com/shop/**", "reg.example.com/x"}, "False PatternTaken its other patterns are in force: spec.images[0]: ClusterTrustPolicy production has the same pattern. The older one decides: write both into one policy, or change a pattern"},
 	} {
-		x := written(api.KindClusterTrustPolicy, "a", time.Second, skippingImages(c.images...))
+		x := written(api.KindClusterTrustPolicy, "a", time.Second, exempting(c.images...))
 		x.SetUID(types.UID("uid of " + name))
 		conditions(t, objects, known, x)
 		said := conditions(t, objects, known, x, production)

@@ -316,8 +316,8 @@ func (s *standing) status() PolicyStatus {
 }
 
 // Ready says why nothing can be decided, or gives nil. An object that makes every
-// image undecided is no reason to stay away: whoever asks would be given no answer,
-// and some take that for a yes.
+// image undecided does not count: a provider that is not ready gives no answer at
+// all, and a webhook that ignores failures admits then.
 func (s *Snapshot) Ready() error {
 	for _, p := range s.dark {
 		if p.Kind != api.KindTrustPolicy && (p.doc == nil || !p.doc.inCluster) {

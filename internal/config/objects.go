@@ -232,8 +232,8 @@ func (o *Objects) takeUp() error {
 	return nil
 }
 
-// forgetUnseen forgets the good versions that may not be the last: there were
-// others, and nobody saw whether one of them was good, and took trust back.
+// forgetUnseen forgets the good versions that may not be the last: a version that
+// no process of this replica saw may have been good, and may have taken trust back.
 func (o *Objects) forgetUnseen(documents []*Document) {
 	for _, doc := range documents {
 		if left := o.left[doc.ID]; left != nil && doc.generation > left.generation+1 {

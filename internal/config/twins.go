@@ -22,7 +22,7 @@ func (p *policy) territory(of pattern) territory {
 }
 
 // settleTwins gives each pattern to the oldest of the documents that claim it for
-// the same namespaces, because nobody could say which is meant. The others decide
+// the same namespaces, because the documents do not say which is meant. The others decide
 // what else they claim as they say: were they refused as a whole, a document could
 // stop another by claiming what that one has, and a weaker policy could take the
 // place of either.

@@ -111,7 +111,7 @@ func TestL51_TheOlderMayBeEditedLater(t *testing.T) {
 	o.Update(t.Context(), []*config.Document{aged(t, cluster("older", `"c.example/**"`, skip("x")), "o", 1, 1), newer})
 	s := o.Update(t.Context(), []*config.Document{aged(t, cluster("older", `"a.example/**"`, skip("x")), "o", 1, 2), newer})
 	decisions(t, s, map[string]string{"a.example/x": "EXEMPT SKIPPED older", "b.example/x": "EXEMPT SKIPPED newer", "c.example/x": "REFUSED POLICY_NOT_FOUND"})
-	// Made anew, it is the younger of the two.
+	// Deleted and created again, it is the younger of the two.
 	s = o.Update(t.Context(), []*config.Document{aged(t, cluster("older", `"a.example/**"`, skip("x")), "p", 3, 1), newer})
 	decisions(t, s, map[string]string{"a.example/x": "EXEMPT SKIPPED newer", "b.example/x": "EXEMPT SKIPPED newer"})
 }
@@ -126,7 +126,7 @@ func TestL51_APatternThatCanBeReadInPart(t *testing.T) {
 	decisions(t, s, map[string]string{"a.example/xy": "strict: POLICY_INVALID", "b.example/x": "EXEMPT SKIPPED wide"})
 }
 
-// TestL51_OnlyTheAgeChanged: an object that was made anew with the same words is
+// TestL51_OnlyTheAgeChanged: an object that was created again with the same words is
 // another one, and younger.
 func TestL51_OnlyTheAgeChanged(t *testing.T) {
 	a, b := cluster("a", `"a.example/**"`, skip("x")), cluster("b", `"a.example/**"`, skip("x"))
@@ -155,17 +155,17 @@ func TestL42_ALaterObjectOfTheNameHasNoLastGood(t *testing.T) {
 	o := objects(t, held{}, path)
 	o.Update(t.Context(), good)
 	for name, c := range map[string]struct{ document, answer string }{
-		"the same object":                        {broken, "EXEMPT SKIPPED a"},
-		"another object":                         {broken, "a: POLICY_INVALID"},
-		"the same, after versions nobody saw":    {broken, "a: POLICY_INVALID"},
-		"the same, with a version that was seen": {broken, "EXEMPT SKIPPED a"},
+		"the same object": {broken, "EXEMPT SKIPPED a"},
+		"another object":  {broken, "a: POLICY_INVALID"},
+		"the same, after versions that were not seen": {broken, "a: POLICY_INVALID"},
+		"the same, with a version that was seen":      {broken, "EXEMPT SKIPPED a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			document := aged(t, c.document, "1", 1, 2)
 			switch name {
 			case "another object":
 				document = aged(t, c.document, "2", 1, 2)
-			case "the same, after versions nobody saw":
+			case "the same, after versions that were not seen":
 				document = aged(t, c.document, "1", 1, 3)
 			case "the same, with a version that was seen":
 				seen := objects(t, held{}, path)
