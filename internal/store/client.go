@@ -239,7 +239,11 @@ func (c *client) roundTrip(ctx context.Context, q question, authorization string
 	f := c.unreachable(host, err)
 	if host == c.host {
 		c.store.pace.count(c.peer(host), 0)
-		f.unanswered = unanswered(err)
+		// Where it was silent, it is probed already, and tries do not wait for that.
+		f.unanswered = unanswered(err) && !errors.Is(err, context.DeadlineExceeded)
+		if errors.Is(err, context.DeadlineExceeded) {
+			c.store.availability.suspect(c, true)
+		}
 	}
 	return nil, f
 }

@@ -21,7 +21,7 @@ type failure struct {
 	again bool
 	// closed is the host that wants to be left alone, where that is why.
 	closed string
-	// unanswered: the registry's host refused the connection or did not answer.
+	// unanswered: the registry's host refused the connection, or cannot be reached.
 	unanswered bool
 }
 
