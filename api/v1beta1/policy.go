@@ -69,9 +69,9 @@ type PolicySpec struct {
 	// Mode says what the policy's answer is worth: enforce, the default, or
 	// audit, which admits every image as EXEMPT and says what would have been.
 	Mode Mode `json:"mode,omitempty"`
-	// WhenUndecided says what happens to an image whose registry is unreachable
-	// or throttles: deny, the default, or allow. Allow needs a literal host in
-	// every pattern. Nothing else that is undecided is ever allowed.
+	// WhenUndecided says what happens to an image whose registry is away, as no
+	// connection to it succeeds: deny, the default, or allow. Allow needs a literal
+	// host in every pattern. Nothing else that is undecided is ever allowed.
 	WhenUndecided WhenUndecided `json:"whenUndecided,omitempty"`
 	// Registries are options and credentials by exact host. A host that is not
 	// listed is asked anonymously, over TLS, with the system's roots. The ones of
@@ -96,7 +96,7 @@ const (
 // Values lists what may be written.
 func (Mode) Values() []string { return []string{string(ModeEnforce), string(ModeAudit)} }
 
-// WhenUndecided is what happens to an image whose registry does not answer.
+// WhenUndecided is what happens to an image whose registry is away.
 type WhenUndecided string
 
 // The values of WhenUndecided.
