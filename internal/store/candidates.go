@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"strconv"
 	"strings"
@@ -326,11 +327,26 @@ func (v *View) candidate(ctx context.Context, c *client, e entry, subject verifi
 			skip:      e.source != verifier.SourceTagSuffix && !selects(wanted, d.ArtifactType),
 		}
 	}
-	m, err := v.manifest(ctx, c, c.repository(subject.Reference), d, candidateLimit(e))
+	if err := checkCandidate(e); err != nil {
+		return found{candidate: unread, err: err}
+	}
+	m, err := v.manifest(ctx, c, c.repository(subject.Reference), d)
 	if err != nil {
 		return found{candidate: unread, err: gaveUp(c.host, err)}
 	}
 	return judge(e, m, subject, wanted)
+}
+
+// checkCandidate refuses an entry before its manifest is requested.
+func checkCandidate(e entry) error {
+	if limit := candidateLimit(e); e.descriptor.Size > limit {
+		return &verifier.Error{
+			Reason:  verifier.ReasonLimitExceeded,
+			Message: fmt.Sprintf("a signature's manifest has %d bytes; up to %d are read", e.descriptor.Size, limit),
+			Remedy:  "Remove it from the repository, or attach it again with fewer annotations",
+		}
+	}
+	return check(e.descriptor, maxManifestBytes)
 }
 
 // candidateLimit is how large the manifest of an entry may be.
@@ -350,10 +366,7 @@ func (e entry) bytes() int64 {
 }
 
 // manifest fetches and decodes a manifest once for all who want it.
-func (v *View) manifest(ctx context.Context, c *client, repository string, d ocispec.Descriptor, limit int64) (*manifest, error) {
-	if err := check(d, limit); err != nil {
-		return nil, err
-	}
+func (v *View) manifest(ctx context.Context, c *client, repository string, d ocispec.Descriptor) (*manifest, error) {
 	s, key := v.store, manifestKey(d)
 	if m, ok := s.manifests.Get(key); ok {
 		return m, nil

@@ -149,7 +149,7 @@ func (d *Directory) get(of digest.Digest, size int64) ([]byte, bool) {
 	if d == nil {
 		return nil, false
 	}
-	data, err := d.read(blobPath(of), size)
+	data, err := d.read(blobPath(of), size, size)
 	if err == nil && of.Algorithm().FromBytes(data) == of {
 		d.hits.Add(1)
 		d.use(of, int64(len(data)))
@@ -184,9 +184,9 @@ func (d *Directory) whole(of digest.Digest) bool {
 	return err == nil && verified.Verified()
 }
 
-// read reads a regular file of that size, or of what a decision may read at most where
-// it is negative, and waits for nothing that is none.
-func (d *Directory) read(name string, size int64) ([]byte, error) {
+// read reads a regular file of at least and at most so many bytes, and waits for nothing
+// that is none.
+func (d *Directory) read(name string, least, most int64) ([]byte, error) {
 	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -196,10 +196,10 @@ func (d *Directory) read(name string, size int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxBlobBytes {
+	if !info.Mode().IsRegular() {
 		return nil, fs.ErrInvalid
 	}
-	if size >= 0 && info.Size() != size {
+	if info.Size() < least || info.Size() > most {
 		return nil, errOtherSize
 	}
 	data := make([]byte, info.Size())

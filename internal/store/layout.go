@@ -47,7 +47,7 @@ var cosignKinds = map[string]string{".sig": "dev.cosignproject.cosign/sigs", ".a
 
 // index reads what the layout holds.
 func (l *Layout) index() ([]ocispec.Descriptor, error) {
-	data, err := l.dir.read("index.json", -1)
+	data, err := l.dir.read("index.json", 0, maxBlobBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (l *Layout) Fetch(_ context.Context, _ verifier.Subject, d ocispec.Descript
 	if err := check(d, limitOf(d)); err != nil {
 		return nil, err
 	}
-	data, err := l.dir.read(blobPath(d.Digest), -1)
+	data, err := l.dir.read(blobPath(d.Digest), 0, maxBlobBytes)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &verifier.Error{
@@ -157,7 +157,7 @@ func (l *Layout) Contents(_ context.Context, subject verifier.Subject) (verifier
 	if err := check(ocispec.Descriptor{Digest: subject.Digest}, maxManifestBytes); err != nil {
 		return verifier.Contents{}, err
 	}
-	data, err := l.dir.read(blobPath(subject.Digest), -1)
+	data, err := l.dir.read(blobPath(subject.Digest), 0, maxBlobBytes)
 	if err != nil || subject.Digest.Algorithm().FromBytes(data) != subject.Digest {
 		return verifier.Contents{}, unreadable(err)
 	}
@@ -186,7 +186,7 @@ func (l *Layout) Candidates(ctx context.Context, subject verifier.Subject, wante
 
 // candidate reads and judges one entry.
 func (l *Layout) candidate(ctx context.Context, e entry, subject verifier.Subject, wanted verifier.Wanted) found {
-	err := check(e.descriptor, candidateLimit(e))
+	err := checkCandidate(e)
 	var data []byte
 	if err == nil {
 		data, err = l.Fetch(ctx, subject, e.descriptor)

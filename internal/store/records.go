@@ -77,7 +77,7 @@ func (r *Records) PutRecord(key string, data []byte, until time.Time) {
 func (d *Directory) recordKey() ([sha256.Size]byte, error) {
 	var key [sha256.Size]byte
 	for range 2 {
-		data, err := d.read(recordKeyFile, -1)
+		data, err := d.read(recordKeyFile, 0, maxRecordBytes)
 		if err == nil && len(data) == len(key) {
 			return [sha256.Size]byte(data), nil
 		}
@@ -118,7 +118,7 @@ func (d *Directory) record(key string, earliest, latest time.Time) ([]byte, bool
 	if d == nil {
 		return nil, false
 	}
-	data, err := d.read(d.recordPath(key), -1)
+	data, err := d.read(d.recordPath(key), 0, maxRecordBytes+sha256.Size+8)
 	if err != nil || len(data) < sha256.Size+8 || len(data) > maxRecordBytes+sha256.Size+8 {
 		return nil, false
 	}
