@@ -15,7 +15,7 @@ import (
 // TestL47_AHostLeavesBytesToOthers: however many hosts take all that they can, a small body
 // of another one is read at once.
 func TestL47_AHostLeavesBytesToOthers(t *testing.T) {
-	for _, hosts := range []int{1, 2, 5, 20} {
+	for _, hosts := range []int{1, 2, 5, 60} {
 		t.Run(fmt.Sprint(hosts), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				f := newInFlight(64 << 20)
