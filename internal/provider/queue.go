@@ -14,27 +14,25 @@ import (
 // webhook is given up after three seconds: an admission that waits in its queue for
 // that long is let in unseen where the failure policy is Ignore. The provider cannot
 // see that queue. It sees the requests of one Gatekeeper that need more than memory:
-// where their number stays at its highest, or where the next one comes as soon as one
-// is answered, others are waiting.
+// where as many are in flight all the time, and another one comes as soon as one is
+// answered, more are waiting.
 const (
 	// saturated is for how long it must look so before requests are answered for the
-	// sake of others. What waits has waited for that long, and a second more of
-	// answering leaves it a second.
+	// sake of others. With a request's own deadline, what waits has waited for two
+	// seconds then, which leaves it one.
 	saturated = time.Second
 	// prompt is how soon after an answer the next request of a queue comes, and
-	// promptAlone the same where no other is in flight: whoever waits for each answer
-	// before he makes the next Pod takes longer.
+	// promptAlone the same where one at a time is in flight: a client that waits for
+	// each answer before it makes the next Pod takes longer.
 	prompt, promptAlone = 10 * time.Millisecond, 3 * time.Millisecond
 	// busyLife is how long a request may take while others are known to wait. What is
 	// known, or comes from disk, takes less.
 	busyLife = 5 * time.Millisecond
 	// busyMemory is how long they are taken to wait after the last sign of it.
 	busyMemory = time.Second
-	// highestMemory is how long a number of requests counts as the highest.
-	highestMemory = 10 * time.Second
-	// maxClients bounds the clients that are known; each is an address that has shown
-	// Gatekeeper's certificate.
-	maxClients = 1 << 10
+	// clientMemory is how long a client is known that sends nothing, and maxClients how
+	// many are; each is an address that has shown Gatekeeper's certificate.
+	clientMemory, maxClients = 10 * time.Second, 1 << 10
 )
 
 // errQueue is why a request is undecided that was answered for the sake of others.
@@ -55,21 +53,16 @@ type queues struct {
 // client is one Gatekeeper, by its address.
 type client struct {
 	inFlight []*inFlight // the oldest first
-	// highest is the most that were in flight in this highestMemory, and before in the
-	// one before it.
-	highest, before int
-	window          time.Time
-	// fullSince is since when the number is at its highest, but for moments; zero: it
-	// is not.
-	fullSince time.Time
-	// left is when the last request ended, and lastBegun when that one had begun.
-	left, lastBegun time.Time
-	// prompts counts the requests in a row that came as soon as another had been
-	// answered, and promptSince is when the first of those others had begun.
-	prompts     int
-	promptSince time.Time
-	// busyUntil is until when requests have busyLife.
+	// level is how many were in flight since then, but for moments after an answer, and
+	// refills how often another one came in such a moment.
+	level   int
+	since   time.Time
+	refills int
+	// below is since when fewer are in flight; zero: there are not fewer.
+	below time.Time
+	// busyUntil is until when others are known to wait.
 	busyUntil time.Time
+	left      time.Time // when the last request ended
 	timer     *time.Timer
 }
 
@@ -115,12 +108,12 @@ func (q *queues) client(address string, now time.Time) *client {
 	}
 	if len(q.clients) >= maxClients {
 		for other, of := range q.clients {
-			if len(of.inFlight) == 0 && now.Sub(of.left) > highestMemory {
+			if len(of.inFlight) == 0 && now.Sub(of.left) > clientMemory {
 				delete(q.clients, other)
 			}
 		}
 	}
-	c = &client{window: now}
+	c = &client{}
 	if len(q.clients) < maxClients {
 		q.clients[strings.Clone(address)] = c
 	}
@@ -129,69 +122,53 @@ func (q *queues) client(address string, now time.Time) *client {
 
 func (c *client) enter(r *inFlight) {
 	now := r.begun
-	if now.Sub(c.window) > highestMemory {
-		c.before, c.highest, c.window = c.highest, 0, now
-		if now.Sub(c.left) > highestMemory {
-			c.before = 0
-		}
-	}
+	c.settle(now)
 	c.inFlight = append(c.inFlight, r)
-	n := len(c.inFlight)
-	c.highest = max(c.highest, n)
-	c.learn(n, now)
-	late := now.Sub(c.left) > prompt
-	switch {
-	case n >= c.full() && (c.fullSince.IsZero() || late):
-		c.fullSince = now
-	case n < c.full() && late:
-		c.fullSince = time.Time{}
+	switch n := len(c.inFlight); {
+	case n > c.level:
+		c.level, c.since, c.refills, c.below = n, now, 0, time.Time{}
+	case n == c.level && !c.below.IsZero():
+		c.refills++
+		c.below = time.Time{}
 	}
-}
-
-// full is how many requests are the most that the client sends at once, and two at
-// least: one is no sign of others.
-func (c *client) full() int { return max(c.highest, c.before, 2) }
-
-// learn takes requests that come as soon as others are answered for ones that had
-// been waiting.
-func (c *client) learn(n int, now time.Time) {
-	soon := prompt
-	if n == 1 {
-		soon = promptAlone
-	}
-	if now.Sub(c.left) > soon {
-		c.prompts = 0
-		return
-	}
-	if c.prompts++; c.prompts == 1 {
-		c.promptSince = c.lastBegun
-	}
-	if now.Before(c.busyUntil) || now.Sub(c.promptSince) >= saturated {
+	if c.refills > 0 && now.Sub(c.since) >= saturated {
 		c.busyUntil = now.Add(busyMemory)
 	}
 }
 
 func (c *client) leave(r *inFlight) {
-	now := time.Now()
-	c.left, c.lastBegun = now, r.begun
+	c.left = time.Now()
+	c.settle(c.left)
 	if i := slices.Index(c.inFlight, r); i >= 0 {
-		c.inFlight = append(c.inFlight[:i], c.inFlight[i+1:]...)
+		c.inFlight = slices.Delete(c.inFlight, i, i+1)
+	}
+	if len(c.inFlight) < c.level && c.below.IsZero() {
+		c.below = c.left
+	}
+}
+
+// settle takes the number in flight for what it is when it has been lower for longer
+// than a moment.
+func (c *client) settle(now time.Time) {
+	moment := prompt
+	if c.level == 1 {
+		moment = promptAlone
+	}
+	if !c.below.IsZero() && now.Sub(c.below) > moment {
+		c.level, c.since, c.refills, c.below = len(c.inFlight), now, 0, time.Time{}
 	}
 }
 
 // due is when the oldest request must be answered for the sake of others, as far as
 // is known now; the zero time: its own deadline does.
 func (c *client) due(now time.Time) time.Time {
+	if !now.Before(c.busyUntil) {
+		return time.Time{}
+	}
 	for _, r := range c.inFlight {
-		switch {
-		case r.ended:
-			continue
-		case now.Before(c.busyUntil):
+		if !r.ended {
 			return r.begun.Add(busyLife)
-		case !c.fullSince.IsZero() && len(c.inFlight) >= c.full():
-			return later(c.fullSince.Add(saturated), r.begun.Add(busyLife))
 		}
-		break
 	}
 	return time.Time{}
 }
@@ -225,11 +202,4 @@ func (q *queues) relieve(c *client) {
 		q.relieved()
 	}
 	q.watch(c, now)
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }

@@ -148,6 +148,10 @@ func TestAQuietClusterIsNoQueue(t *testing.T) {
 		"one Pod after the other":                 {func(i int) time.Duration { return time.Duration(i) * 1030 * time.Millisecond }, 20, "slow-%d"},
 		"two Pods at once, of a quick registry":   {func(int) time.Duration { return 0 }, 2, "cold-%d"},
 		"eight Pods at once, of a quick registry": {func(int) time.Duration { return 0 }, 8, "cold-%d"},
+		"two Pods at once, of a slow registry":    {func(int) time.Duration { return 0 }, 2, "slow-%d"},
+		"a hundred a second, at random": {func(i int) time.Duration {
+			return time.Duration(i)*10*time.Millisecond + time.Duration(i*i*7919%37)*time.Millisecond
+		}, 400, "cold-%d"},
 		"ten Pods a second, at random": {func(i int) time.Duration {
 			return time.Duration(i)*100*time.Millisecond + time.Duration(i*i*7919%97)*time.Millisecond
 		}, 100, "cold-%d"},
@@ -155,7 +159,7 @@ func TestAQuietClusterIsNoQueue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s, server := load(t)
-				a := newAdmissions(8, server)
+				a := newAdmissions(16, server)
 				var wait sync.WaitGroup
 				for i := range c.pods {
 					image := "shop.example.com/" + fmt.Sprintf(c.image, i) + ":1"
