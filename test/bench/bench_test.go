@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-var tiny = sizes{"tiny", 11, 5, 20, 20, 1, 10, 1, 50 * time.Millisecond, time.Millisecond, time.Millisecond, 50, time.Second, 10, 2 * time.Second, time.Second}
+var tiny = sizes{"tiny", 11, 5, 20, 20, 1, 10, 1, 50 * time.Millisecond, time.Millisecond, time.Millisecond, 50, time.Second, 10, 2 * time.Second, 1, time.Second}
 
 // TestRun: each measure has its figures, as a table and as JSON, and all that
 // is demanded on any machine holds.

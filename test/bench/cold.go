@@ -49,6 +49,7 @@ func (b *bench) oneByOne(ctx context.Context, t *target, registry *registrytest.
 	for i, e := range exchanges {
 		settle(registry)
 		registry.Reset()
+		time.Sleep(between)
 		began := time.Now()
 		answer, err := c.ask(e.request)
 		took := time.Since(began)

@@ -31,6 +31,7 @@ func (b *bench) crowd(ctx context.Context, t *target, clients int, exchanges []*
 	for client, c := range connections {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(exchanges) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				time.Sleep(between)
 				began := time.Now()
 				answer, err := c.ask(exchanges[i].request)
 				each[i] = time.Since(began)

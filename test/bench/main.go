@@ -83,14 +83,16 @@ type sizes struct {
 	windows int
 	// outage is how long a registry is away.
 	outage time.Duration
+	// turns is how many pairs of runs, alone and beside a troublesome neighbour.
+	turns int
 	// churn is how long questions come that were never asked before.
 	churn time.Duration
 }
 
 // Two hundred images: as many as Ratify's figures were measured with.
 var (
-	full      = sizes{"full", 201, 101, 10000, 10000, 3, 1000, 4, 600 * time.Millisecond, 11 * time.Second, 62 * time.Second, 10000, 50 * time.Second, 1000, 5 * time.Second, 90 * time.Second}
-	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0, 0, 500, 5 * time.Second, 50, 2 * time.Second, 2 * time.Second}
+	full      = sizes{"full", 201, 101, 10000, 10000, 3, 1000, 4, 600 * time.Millisecond, 11 * time.Second, 62 * time.Second, 10000, 50 * time.Second, 1000, 5 * time.Second, 5, 90 * time.Second}
+	shortened = sizes{"short", 51, 11, 300, 150, 3, 100, 1, 250 * time.Millisecond, 0, 0, 500, 5 * time.Second, 50, 2 * time.Second, 1, 2 * time.Second}
 )
 
 // latencies of the registry: what a cache next door adds to a request, and
@@ -146,6 +148,7 @@ func (b *bench) run(ctx context.Context) error {
 		{"a registry in trouble", b.trouble},
 		{"rollout", b.rollout},
 		{"a slow registry", b.slowRegistry},
+		{"neighbours", b.neighbours},
 	}
 	b.machine = newMachine()
 	b.report.begin(b.sizes.name, b.machine)

@@ -46,11 +46,13 @@ const (
 	measureOutage  = "outages"
 	measureRollout = "rollout"
 	measureSlow    = "a slow registry"
+
+	measureNeighbours = "neighbours"
 )
 
 // measures are the tables, in their order.
 var measures = []string{
-	measureCold, measureBatches, measureTokens, measureExpiry, measureWarm, measureHerd, measureMemory, measureChurn, measureErrors, measureTrouble, measureWindows, measureOutage, measureRollout, measureSlow,
+	measureCold, measureBatches, measureTokens, measureExpiry, measureWarm, measureHerd, measureMemory, measureChurn, measureErrors, measureTrouble, measureWindows, measureOutage, measureRollout, measureSlow, measureNeighbours,
 }
 
 // figure is a line of the report.

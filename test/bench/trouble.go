@@ -166,6 +166,7 @@ func (b *bench) windows(ctx context.Context) error {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(exchanges); i = int(next.Add(1)) - 1 {
 				for try := 1; ; try++ {
+					time.Sleep(between)
 					began := time.Now()
 					answer, err := c.ask(exchanges[i].request)
 					var list []outcome

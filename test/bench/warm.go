@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 )
 
 // sameSize is how far the echo's answers may be from the provider's.
@@ -43,6 +44,7 @@ func (b *bench) prime(ctx context.Context, t *target, f *format, by naming) ([]b
 	defer c.close()
 	var value []byte
 	for i, e := range exchangesOf(b.stage.images[f.name], by, 10) {
+		time.Sleep(between)
 		answer, err := c.ask(e.request)
 		if err != nil {
 			return nil, err
