@@ -141,3 +141,60 @@ func TestASlowRegistryIsThere(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatWaitsIsNotSentIntoAWindow: a request whose turn comes when the host has said
+// that it wants to be left alone.
+func TestWhatWaitsIsNotSentIntoAWindow(t *testing.T) {
+	const places, more = 64, 10
+	r := registrytest.Start(t, registrytest.Options{})
+	options := quick()
+	options.HedgeAfter = -1
+	v := open(t, store.New(options), r, nil)
+	r.PushImage(repo, "v1")
+	if _, err := v.Resolve(t.Context(), byTag(r, "v1")); err != nil { // the first contact goes alone
+		t.Fatal(err)
+	}
+	r.Reset()
+	first, release := make(chan struct{}, 1), make(chan struct{})
+	first <- struct{}{}
+	refused := make(chan struct{})
+	r.SetFault(func(w http.ResponseWriter, req *http.Request) bool {
+		if req.URL.Path == "/v2/" {
+			return false // a probe of a host that takes long
+		}
+		select {
+		case <-first:
+			<-refused
+			return registrytest.Throttle("30")(w, req)
+		default:
+			<-release
+			return false
+		}
+	})
+	var wait sync.WaitGroup
+	for range places + more {
+		image := r.PushImage(repo, "")
+		wait.Go(func() {
+			_ = v.Exists(t.Context(), subjectOf(r, image))
+		})
+	}
+	sent := func() (n int) {
+		for _, request := range r.Requests() {
+			if request.Path != "/v2/" {
+				n++
+			}
+		}
+		return n
+	}
+	until(t, "all places are taken", func() bool { return sent() == places })
+	close(refused)
+	until(t, "one has its answer", func() bool {
+		_, err := v.Resolve(t.Context(), verifier.Reference{Registry: r.Host(), Repository: repo, Tag: "v2"})
+		return reason(err) == verifier.ReasonRegistryThrottled
+	})
+	close(release)
+	wait.Wait()
+	if n := sent(); n != places {
+		t.Errorf("%d requests, of which %d were sent before the window", n, places)
+	}
+}
