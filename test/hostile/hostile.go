@@ -33,6 +33,8 @@ type Attack struct {
 	Pages, Page int
 	// Image is how many bytes the manifest of an image has; 0: it has none.
 	Image int
+	// Stall sends the last bytes of no body that was filled up.
+	Stall bool
 	// Chunked sends bodies without their length.
 	Chunked bool
 }
@@ -183,7 +185,7 @@ func (h *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		c := h.manifestOf("sha256:"+hex, "application/vnd.oci.image.config.v1+json", h.Attack.Tag, h.Attack.TagLayers, "tag")
 		w.Header().Set("Docker-Content-Digest", h.digest(c))
-		h.send(w, c)
+		h.send(w, r, c)
 	default:
 		h.mu.Lock()
 		c, ok := h.content[last]
@@ -195,7 +197,7 @@ func (h *Registry) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			return
 		}
-		h.send(w, c)
+		h.send(w, r, c)
 	}
 }
 
@@ -213,10 +215,10 @@ func (h *Registry) list(w http.ResponseWriter, r *http.Request, subject string) 
 	if page++; page < h.Attack.Pages {
 		w.Header().Set("Link", fmt.Sprintf(`<%s?page=%d>; rel="next"`, r.URL.Path, page))
 	}
-	h.send(w, c)
+	h.send(w, r, c)
 }
 
-func (h *Registry) send(w http.ResponseWriter, c content) {
+func (h *Registry) send(w http.ResponseWriter, r *http.Request, c content) {
 	w.Header().Set("Content-Type", c.mediaType)
 	if !h.Attack.Chunked {
 		w.Header().Set("Content-Length", strconv.Itoa(c.size()))
@@ -226,6 +228,12 @@ func (h *Registry) send(w http.ResponseWriter, c content) {
 		if _, err := w.Write(h.pad[:min(rest, len(h.pad))]); err != nil {
 			return
 		}
+	}
+	if h.Attack.Stall && c.fill > 0 {
+		_ = http.NewResponseController(w).Flush()
+		h.Sent.Add(int64(c.fill))
+		<-r.Context().Done()
+		return
 	}
 	_, _ = w.Write(c.tail)
 	h.Sent.Add(int64(c.size()))

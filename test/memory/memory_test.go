@@ -262,6 +262,8 @@ var attacks = map[string]hostile.Attack{
 	"manifests without their length":   {Referrers: 64, Manifest: 256 << 10, Types: both, LayerType: "application/jose+json", Chunked: true},
 	"a tag of 4 MiB":                   {Tag: 4 << 20, TagLayers: 8000, LayerType: "application/vnd.dev.cosign.simplesigning.v1+json", Blob: 128 << 10},
 	"pages of 4 MiB":                   {Referrers: 100, Manifest: 64 << 10, Types: both, LayerType: "application/jose+json", Pages: 8, Page: 4 << 20},
+	"pages that do not end":            {Referrers: 1, Manifest: 1000, Types: both, LayerType: "application/jose+json", Page: 4 << 20, Stall: true, Chunked: true},
+	"tags that do not end":             {Tag: 4 << 20, TagLayers: 10, LayerType: "application/vnd.dev.cosign.simplesigning.v1+json", Stall: true, Chunked: true},
 	"envelopes of 1 MiB":               {Referrers: 64, Manifest: 1000, Types: []string{hostile.NotationType}, Layers: 1, Blob: 1 << 20, LayerType: "application/jose+json"},
 	"64 bundles in each of 64":         {Referrers: 64, Manifest: 1000, Types: []string{hostile.BundleType}, Layers: 64, Blob: 256 << 10, LayerType: hostile.BundleType},
 	"blobs of 32 MiB":                  {Referrers: 64, Manifest: 1000, Types: both, Layers: 1, Blob: 32 << 20, LayerType: "application/jose+json"},
