@@ -170,6 +170,9 @@ func (s *Server) answerOne(ctx context.Context, e *endpoint, key string) (a answ
 	if ctx.Err() != nil {
 		return undecided(key, notReached(ctx))
 	}
+	if refused, ok := e.refuse(key); ok { // and is remembered by no memory, which others share
+		return refused
+	}
 	snapshot := e.memory.holds()
 	a = e.answer(ctx, key)
 	e.memory.keep(&a, snapshot, e.value)
@@ -182,6 +185,9 @@ func undecided(key string, cause *verifier.Error) answer {
 
 // repeat answers one key with what is remembered of it.
 func (s *Server) repeat(ctx context.Context, e *endpoint, key string) (answer, bool) {
+	if _, refused := e.refuse(key); refused {
+		return answer{}, false
+	}
 	start := time.Now()
 	known := e.memory.recall(key)
 	if known == nil {

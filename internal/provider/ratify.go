@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -14,6 +15,24 @@ const (
 	ratifyV1 = "/ratify/gatekeeper/v1"
 	ratifyV2 = "/ratify/gatekeeper/v2"
 )
+
+// refuse refuses a key that says whose pull secrets count, where that is for none to
+// say: Ratify's templates send the image as the Pod's author has written it.
+func (e *endpoint) refuse(key string) (answer, bool) {
+	if !e.plain || e.name != endpointVerify {
+		return answer{}, false
+	}
+	scope, image, scoped := splitKey(key)
+	if !scoped || !strings.Contains(scope, ";") {
+		return answer{}, false
+	}
+	image = elide(image, verifier.MaxReferenceLength)
+	return answer{key: key, reply: &reply{image: image, verdict: verifier.Refuse(image, &verifier.Error{
+		Reason:  verifier.ReasonReferenceInvalid,
+		Message: "the key names a ServiceAccount or pull secrets, which no key does at Ratify's paths",
+		Remedy:  "Write it as image or [namespace]image, or ask /v1/verify with a template of Countersign",
+	})}}, true
+}
 
 // appendVerifiedV2 writes the answer to a verify request in the shape of Ratify's
 // second version: ours, and artifactReports in it.

@@ -5,10 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/countersign-dev/countersign/internal/provider"
+	"github.com/countersign-dev/countersign/internal/telemetry"
+	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
 // What Ratify answered, version 1.4 and version 2, shortened. Templates and
@@ -111,6 +115,62 @@ func covers(t *testing.T, path string, theirs, ours any) {
 			if err := json.Unmarshal([]byte(text), new(map[string]any)); err != nil {
 				t.Errorf("%s: %s: %v", path, text, err)
 			}
+		}
+	}
+}
+
+// TestL54_RatifysKeysNameNoPullSecrets: Ratify's templates send the image as a Pod's
+// author wrote it, and the author must not choose whose pull secrets are used. A
+// namespace may be there, as Ratify's own multi-tenancy template writes it. An answer
+// that is remembered from another path is repeated at neither.
+func TestL54_RatifysKeysNameNoPullSecrets(t *testing.T) {
+	const image = "shop.example.com/cart:1.4"
+	scoped := []string{"[shop;sa=default]" + image, "[shop;secrets=regcred]" + image, "[shop;sa=default;secrets=regcred,other]" + image}
+	malformed := []string{"[shop;]" + image, "[;sa=default]" + image, "[;]" + image, "[shop;x=y]" + image, "[shop;sa=default;secrets=]" + image}
+	plain := []string{image, "[shop]" + image}
+	for _, path := range []string{"/ratify/gatekeeper/v1/verify", "/ratify/gatekeeper/v2/verify"} {
+		for _, warm := range []bool{false, true} {
+			r := newRemembering(t, time.Minute)
+			r.add(image, "CN=wabbit")
+			var selected []verifier.Request
+			server, err := provider.New(provider.Options{
+				Select: func(request verifier.Request) (*verifier.Chain, verifier.Verdict) {
+					selected = append(selected, request)
+					return r.Select(request)
+				},
+				Snapshot: func() any { return r.snapshot.Load() }, Logger: telemetry.NewLogger(io.Discard, slog.LevelInfo), VerifyTimeout: time.Hour,
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.server = server
+			trusted := func(path string, keys []string, want bool) {
+				t.Helper()
+				for range 2 { // the second may be a repeat
+					for _, key := range keys {
+						v := value(t, r.ask(t, path, key), key)
+						if v["isSuccess"] != want && v["succeeded"] != want || !want && v["reason"] != "REFERENCE_INVALID" {
+							t.Errorf("%s, warm %v: %s: %v", path, warm, key, v)
+						}
+					}
+					answers := r.ask(t, path, keys...)
+					for _, key := range keys {
+						if v := value(t, answers, key); v["isSuccess"] != want && v["succeeded"] != want {
+							t.Errorf("%s, warm %v, a batch: %s: %v", path, warm, key, v)
+						}
+					}
+				}
+			}
+			if warm {
+				trusted("/v1/verify", scoped, true)
+			}
+			trusted(path, plain, true)
+			selected = nil
+			trusted(path, append(scoped, malformed...), false)
+			if len(selected) > 0 {
+				t.Errorf("%s: policies were looked up for %v", path, selected)
+			}
+			trusted("/v1/verify", scoped, true)
 		}
 	}
 }

@@ -104,6 +104,9 @@ type endpoint struct {
 	// memory of answers, and value, which writes one of them; nil: there is none.
 	memory *memory
 	value  func(b []byte, a *answer) []byte
+	// plain is set where no key may say whose pull secrets count: what asks there
+	// sends images as Pods write them, brackets included.
+	plain bool
 }
 
 // New makes a Server.
@@ -138,14 +141,15 @@ func New(options Options) (*Server, error) {
 		s.ratify = newRatifyMetrics(options.Metrics)
 	}
 	answers := func() *memory { return newMemory(options.Snapshot, options.AnswerBytes/2) }
-	verify := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified, answers(), appendValue}
-	verifyV2 := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerifiedV2, answers(), appendValueV2}
-	mutate := &endpoint{endpointMutate, options.MutateTimeout, s.mutate, appendMutated, nil, nil}
+	verify := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified, answers(), appendValue, false}
+	verifyV1 := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified, verify.memory, appendValue, true}
+	verifyV2 := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerifiedV2, answers(), appendValueV2, true}
+	mutate := &endpoint{endpointMutate, options.MutateTimeout, s.mutate, appendMutated, nil, nil, true}
 	options.Metrics.Cache("answers", func() telemetry.CacheStats {
 		return telemetry.CacheStats(verify.memory.replies.Stats().Plus(verifyV2.memory.replies.Stats()))
 	})
 	s.endpoints = map[string]*endpoint{
-		"/v1/verify": verify, ratifyV1 + "/verify": verify,
+		"/v1/verify": verify, ratifyV1 + "/verify": verifyV1,
 		"/v1/mutate": mutate, ratifyV1 + "/mutate": mutate, ratifyV2 + "/mutate": mutate,
 		ratifyV2 + "/verify": verifyV2,
 	}
