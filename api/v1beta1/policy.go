@@ -15,6 +15,9 @@ const (
 	MaxTokenHosts = 8
 	// MaxRegistries is how many hosts one policy has options for.
 	MaxRegistries = 32
+	// MaxPrivateHosts is how many further hosts at private addresses one policy has:
+	// the mirrors and revocation servers of one organization.
+	MaxPrivateHosts = 32
 	// MaxOwner keeps the owner's place in a denial of 240 bytes.
 	MaxOwner = 64
 	// MaxHelpURL keeps the link's place in a denial of 240 bytes.
@@ -42,6 +45,12 @@ type ClusterTrustPolicySpec struct {
 	// Delegate lets a TrustPolicy in an image's namespace replace this policy,
 	// registries included. Otherwise a TrustPolicy can only add to it.
 	Delegate bool `json:"delegate,omitempty"`
+	// PrivateHosts are further hosts that are dialled at private addresses, for this
+	// policy and for the TrustPolicies that add to it or replace it: registries and
+	// mirrors, and the CRL and OCSP servers that certificates of a TrustPolicy name.
+	// Each is exact, with its port unless that is the scheme's own. What registries
+	// lists need not be here. A TrustPolicy reaches no other private address.
+	PrivateHosts []string `json:"privateHosts,omitempty"`
 }
 
 // TrustPolicy says what must hold for images in its own namespace, beside what

@@ -130,7 +130,7 @@ func newApp(ctx context.Context, o appOptions) (*app, error) {
 		memory.KeepProofs(*o.proofAge, store.NewRecords(options.Content, options.Shared, *o.proofAge))
 	}
 	registries := store.New(options)
-	revocation, err := notation.NewRevocation(notation.RevocationOptions{Transport: registries.Transport(), Count: registries.Count})
+	revocation, err := notation.NewRevocation(notation.RevocationOptions{Transport: registries.Transport(), Bounded: registries.Bounded, Count: registries.Count})
 	if err != nil {
 		return nil, err
 	}

@@ -147,7 +147,7 @@ func (o *authOptions) steps(ctx context.Context, ref verifier.Reference, identit
 	if !add("exchange", "the registry took it, for "+lifetime.String(), err) {
 		return steps
 	}
-	view, err := registries.View(store.ViewOptions{Registries: []store.Registry{{Host: ref.Registry, Credential: source}}})
+	view, err := registries.View(store.ViewOptions{Reach: store.Reach{Administrator: true}, Registries: []store.Registry{{Host: ref.Registry, Credential: source}}})
 	if err == nil {
 		var subject verifier.Subject
 		if subject, err = view.Resolve(ctx, ref); err == nil && ref.Digest != "" { // which asked nobody

@@ -32,6 +32,9 @@ type Environment struct {
 	Pods *auth.Pods
 	// Vaults are read for certificates and keys; nil: there are none.
 	Vaults VaultReader
+
+	// opened is what a TrustPolicy reaches beside public addresses.
+	opened store.Reach
 }
 
 // policy is a document compiled, or one that is broken and owns its images
@@ -67,6 +70,9 @@ type policy struct {
 	// they do not.
 	pods *podViews
 	rule verifier.Policy
+	// widen makes a TrustPolicy as it is where private addresses are dialled for more
+	// hosts; nil for all others.
+	widen func(store.Reach) *policy
 }
 
 // displayName is how answers call the policy.
@@ -114,6 +120,9 @@ func compile(env Environment, doc *Document, m material) (*policy, []Problem) {
 	}
 	if len(c.problems) > 0 {
 		return nil, c.problems
+	}
+	if doc.tenants() {
+		p.widen = c.widening(p)
 	}
 	return p, nil
 }
@@ -185,22 +194,14 @@ func (c *compiler) view(p *policy) verifier.Store {
 			host, path, _ := strings.Cut(r.Mirror, "/")
 			registry.Mirror = strings.TrimSuffix(canonicalHost(host)+"/"+path, "/")
 		}
-		for _, host := range r.TokenHosts {
-			registry.TokenHosts = append(registry.TokenHosts, canonicalHost(host))
-		}
-		for _, host := range r.RedirectHosts {
-			registry.RedirectHosts = append(registry.RedirectHosts, canonicalHost(host))
-		}
+		registry.TokenHosts, registry.RedirectHosts = canonicalHosts(r.TokenHosts), canonicalHosts(r.RedirectHosts)
 		if r.Auth != nil && r.Auth.PodPullSecrets != nil {
 			scoped = append(scoped, i)
 		}
 		options.Registries = append(options.Registries, registry)
 	}
-	for _, pattern := range p.patterns {
-		if host := pattern.host.literal; host != "" {
-			options.Named = append(options.Named, host)
-		}
-	}
+	options.Reach = c.reach()
+	options.Named = append(p.literalHosts(), canonicalHosts(c.doc.Spec.PrivateHosts)...)
 	// Ratify's objects name no hosts, and its users' registries are where they are.
 	options.OthersPrivate = c.doc.Kind == kindRatify
 	if r := c.doc.others; r != nil {
@@ -222,6 +223,14 @@ func (c *compiler) view(p *policy) verifier.Store {
 
 // canonicalHost spells a host as verifier.Reference does.
 func canonicalHost(host string) string { return strings.TrimSuffix(strings.ToLower(host), ":443") }
+
+func canonicalHosts(hosts []string) []string {
+	var list []string
+	for _, host := range hosts {
+		list = append(list, canonicalHost(host))
+	}
+	return list
+}
 
 func (c *compiler) credential(path string, a *api.RegistryAuth) store.CredentialSource {
 	switch {

@@ -54,6 +54,8 @@ type Document struct {
 	// registries are asked that it does not name.
 	required []bool
 	others   *api.Registry
+	// ownTrust is set for a document of Ratify's whose certificates are a namespace's.
+	ownTrust bool
 	// unknown is set where not even kind and name could be read; never in an object.
 	unknown bool
 	// images and namespaces are what the document claims, as far as they could

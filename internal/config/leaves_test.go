@@ -54,6 +54,7 @@ func (v *viewed) String() string {
 		}
 		b.WriteString("\n")
 	}
+	fmt.Fprintf(&b, "%q %v %v\n", v.options.Named, v.options.OthersPrivate, v.options.Reach)
 	return b.String()
 }
 
@@ -282,6 +283,7 @@ func TestL23_NoDeclaredFieldIsIgnored(t *testing.T) {
 		"ObjectMeta.annotations":                      {"", ""},
 		"ClusterTrustPolicySpec.namespaces":           {"namespaces: [prod, prod-*]", "namespaces: [prod]"},
 		"ClusterTrustPolicySpec.delegate":             {"delegate: true", "delegate: false"},
+		"ClusterTrustPolicySpec.privateHosts":         {"privateHosts: [crl.corp.example.com]", "privateHosts: [ocsp.corp.example.com]"},
 		"Exemption.metadata":                          {"metadata: {name: by-name}", "metadata: {name: by-names}"},
 		"Exemption.spec":                              {"  images: [\"shop.example.com/legacy/*\"]", "  images: [\"shop.example.com/new/*\"]"},
 		"ExemptionSpec.images":                        {"shop.example.com/legacy/*", "shop.example.com/new/*"},

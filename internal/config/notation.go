@@ -51,7 +51,7 @@ func (n notationScheme) compile(c *compiler, path string) schemeVerifier {
 	before := len(c.problems)
 	options := notation.Options{
 		TrustStores: c.trustStores(n.stores(path)), TrustedIdentities: n.TrustedIdentities, Level: string(n.Level),
-		Override: overrideOf(n.Override), VerifyTimestamp: string(n.VerifyTimestamp), Revocation: c.env.Revocation,
+		Override: overrideOf(n.Override), VerifyTimestamp: string(n.VerifyTimestamp), Revocation: c.revocation(),
 	}
 	if n.TrustPolicyDoc != nil {
 		data, err := json.Marshal(n.TrustPolicyDoc)

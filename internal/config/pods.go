@@ -44,11 +44,12 @@ func (s *Snapshot) podChain(key string, judging []*policy, chosen selection, req
 	if known, ok := s.podChains.Get(key); ok {
 		return known
 	}
-	from := chosen.reach.store
-	if view, err := chosen.reach.pods.of(pod); err == nil { // the same options made a view before
+	reach := s.within(chosen.over, []*policy{chosen.reach})[0]
+	from := reach.store
+	if view, err := reach.pods.of(pod); err == nil { // the same options made a view before
 		from = view
 	}
-	chain := s.newChain(judging, from, exempting)
+	chain := s.newChain(s.within(chosen.over, judging), from, exempting)
 	s.podChains.Put(key, chain, int64(podChainSize+len(key)), time.Now().Add(podChainTTL))
 	return chain
 }

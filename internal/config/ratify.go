@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
@@ -147,7 +148,9 @@ func ratifyDocument(of ratify.Policy) *Document {
 	if auth := of.Auth(); of.PlainHTTP || auth != nil {
 		doc.others = &api.Registry{PlainHTTP: of.PlainHTTP, Auth: auth}
 	}
-	doc.content = doc.hash()
+	doc.ownTrust = of.OwnTrust
+	beside, _ := json.Marshal([]any{doc.required, doc.others, doc.ownTrust}) // plain types encode
+	doc.content = doc.hash() + string(beside)
 	return doc
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/countersign-dev/countersign/internal/config"
 	"github.com/countersign-dev/countersign/internal/ratify"
+	"github.com/countersign-dev/countersign/internal/verifier"
 )
 
 // ratifyObjects are those of a file of internal/ratify/testdata, changed.
@@ -157,5 +158,25 @@ func TestNothingIsMadeAnewWhereNothingChanged(t *testing.T) {
 		if o.Update(t.Context(), documents, ratifyObjects(t, "namespaces")...) != first {
 			t.Fatal("another Snapshot")
 		}
+	}
+}
+
+// TestAChangeOfRatifysStoreCounts: how registries are asked is no part of the document
+// that Ratify's objects make, and a change of it makes another policy none the less.
+func TestAChangeOfRatifysStoreCounts(t *testing.T) {
+	with := func(useHTTP string) []ratify.Object {
+		list, err := ratify.Parse([]byte("apiVersion: config.ratify.deislabs.io/v1beta1\nkind: Store\nmetadata: {name: store-oras}\nspec: {name: oras, parameters: {useHttp: " + useHTTP + "}}\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(ratifyObjects(t, "namespaces"), list...)
+	}
+	o := objects(t, held{}, "")
+	request := verifier.Request{Image: image(t, "other.example/x")}
+	before, _ := o.Update(t.Context(), nil, with("false")...).For(request)
+	same, _ := o.Update(t.Context(), nil, with("false")...).For(request)
+	after, _ := o.Update(t.Context(), nil, with("true")...).For(request)
+	if before == nil || same != before || after == nil || after == before {
+		t.Errorf("%p, %p, %p", before, same, after)
 	}
 }

@@ -33,6 +33,7 @@ type Snapshot struct {
 	chains sync.Map // of *verifier.Chain, by the key of its policies
 	// podChains are those that ask registries as one pod may.
 	podChains *cache.Cache[*verifier.Chain]
+	widened   sync.Map // of *policy: TrustPolicies within the reach of others
 	inForce   map[uint64]bool
 	policies  []PolicyStatus
 	problems  []Problem
@@ -48,6 +49,9 @@ type selection struct {
 	must []*policy
 	// reach is the policy whose registry options and credentials count.
 	reach *policy
+	// over are the cluster's policies where TrustPolicies are among must: they say
+	// what those reach beside public addresses.
+	over []*policy
 }
 
 // For finds the Chain that judges the image. Where there is none, the Verdict
@@ -105,9 +109,13 @@ func (s *Snapshot) choose(request verifier.Request, n *name) (selection, *verifi
 	}
 	tenant := s.tenant(n, request.Namespace)
 	if len(tenant) > 0 && !slices.ContainsFunc(cluster, func(p *policy) bool { return !p.delegate }) {
-		return selection{must: tenant, reach: reach(tenant, n.host)}, nil
+		return selection{must: tenant, reach: reach(tenant, n.host), over: cluster}, nil
 	}
-	return selection{must: append(cluster, tenant...), reach: reach(cluster, n.host)}, nil
+	chosen := selection{must: append(slices.Clone(cluster), tenant...), reach: reach(cluster, n.host)}
+	if len(tenant) > 0 {
+		chosen.over = cluster
+	}
+	return chosen, nil
 }
 
 // chooseForAll chooses for an image that is asked about without a namespace,
@@ -231,15 +239,25 @@ func (s *Snapshot) chain(chosen selection, request verifier.Request, exempting [
 	for _, p := range exempting {
 		key = strconv.AppendUint(append(key, ' '), p.serial, 36)
 	}
+	if len(chosen.over) > 0 {
+		key = append(key, overMark...)
+	}
+	for _, p := range chosen.over {
+		key = strconv.AppendUint(append(key, ' '), p.serial, 36)
+	}
 	if chosen.reach.pods != nil {
 		return s.podChain(string(key), judging, chosen, request, exempting)
 	}
 	if known, ok := s.chains.Load(string(key)); ok {
 		return known.(*verifier.Chain)
 	}
-	chain, _ := s.chains.LoadOrStore(string(key), s.newChain(judging, chosen.reach.store, exempting))
+	from := s.within(chosen.over, []*policy{chosen.reach})[0]
+	chain, _ := s.chains.LoadOrStore(string(key), s.newChain(s.within(chosen.over, judging), from.store, exempting))
 	return chain.(*verifier.Chain)
 }
+
+// overMark parts the policies that judge from those that say what is reached.
+const overMark = " over"
 
 func (s *Snapshot) newChain(policies []*policy, from verifier.Store, exempting []*policy) *verifier.Chain {
 	rules := make([]verifier.Policy, 0, len(policies))
@@ -265,7 +283,7 @@ func (s *Snapshot) newChain(policies []*policy, from verifier.Store, exempting [
 // keepChains takes over the Chains of policies that are still in force.
 func (s *Snapshot) keepChains(old *Snapshot) {
 	old.chains.Range(func(key, chain any) bool {
-		for _, serial := range strings.Fields(key.(string)) {
+		for _, serial := range strings.Fields(strings.Replace(key.(string), overMark, "", 1)) {
 			if n, err := strconv.ParseUint(serial, 36, 64); err != nil || !s.inForce[n] {
 				return true
 			}

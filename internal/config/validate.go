@@ -28,6 +28,7 @@ func (doc *Document) validate(d *decoder) {
 	v.images(doc.Spec.Images)
 	v.literalHosts()
 	v.namespaces(doc.Spec.Namespaces)
+	v.privateHosts(doc.Spec.PrivateHosts)
 	v.contact()
 	v.registries()
 	v.keyVaults()
@@ -124,6 +125,27 @@ func (v validator) namespaces(list []string) {
 			v.at(path, quote(text)+" is not a namespace or a pattern of them", "Write lower case letters, digits and -, and * for any characters")
 		}
 		seen[text] = true
+	}
+}
+
+// privateHosts wants exact hosts.
+func (v validator) privateHosts(list []string) {
+	v.limit("spec.privateHosts", len(list), api.MaxPrivateHosts)
+	first := map[string]int{}
+	for i, text := range list {
+		path := element("spec.privateHosts", i)
+		if v.reported(path) {
+			continue
+		}
+		host, ok := v.exactHost(path, text, "the host of a server", "and each host is listed by itself")
+		if !ok {
+			continue
+		}
+		if at, twice := first[host]; twice {
+			v.at(path, quote(host)+" is there twice", "Delete one of them; the first is "+v.where(element("spec.privateHosts", at)))
+			continue
+		}
+		first[host] = i
 	}
 }
 
@@ -240,16 +262,22 @@ func (v validator) mirror(path string, r api.Registry) {
 
 // host reads one host, to which a credential may go.
 func (v validator) host(path, text string) (literal string, ok bool) {
+	return v.exactHost(path, text, "the host of a registry", "and a credential goes to one host")
+}
+
+// exactHost reads one host. What it should be, and why a wildcard is wrong, are said of
+// another text.
+func (v validator) exactHost(path, text, what, why string) (literal string, ok bool) {
 	p, e := parsePattern(text + "/**")
 	switch {
 	case strings.Contains(text, "*"):
-		v.at(path, quote(text)+" has a wildcard, and a credential goes to one host", "Write the host in full")
+		v.at(path, quote(text)+" has a wildcard, "+why, "Write the host in full")
 	case text == "" || strings.Contains(text, "/") || e != nil:
 		remedy := "Write the host as image references do, with its port unless that is 443"
 		if e != nil && strings.HasPrefix(e.remedy, "Write docker.io/") {
 			remedy = "Write docker.io"
 		}
-		v.at(path, quote(text)+" is not the host of a registry", remedy)
+		v.at(path, quote(text)+" is not "+what, remedy)
 	default:
 		return p.host.literal, true
 	}

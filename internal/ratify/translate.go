@@ -46,6 +46,9 @@ type Policy struct {
 	PlainHTTP    bool
 	DockerConfig string
 	Azure        *api.AzureIdentity
+	// OwnTrust is set where certificates that count are an object's of the namespace,
+	// not the cluster's.
+	OwnTrust bool
 	// KeyVaults are how vaults are asked.
 	KeyVaults []api.KeyVault
 	// Broken says why nothing is known of what is demanded; then all images are
@@ -102,6 +105,7 @@ type translator struct {
 	home    string
 	notes   []Note
 	vaults  []api.KeyVault // that the policies at work refer to
+	own     bool           // certificates are the namespace's own
 	broken  *Note          // why there are no policies of the namespace that is at work
 }
 
@@ -141,7 +145,7 @@ func (t *translator) of(kind, namespace string) []Object {
 // that a Cosign verifier has, and one for all others.
 func (t *translator) policies(namespace string) []Policy {
 	base := Policy{Namespace: namespace, Name: "ratify", Images: []string{"**/**"}}
-	t.vaults = nil
+	t.vaults, t.own = nil, false
 	if !t.store(namespace, &base) {
 		return nil
 	}
@@ -169,7 +173,7 @@ func (t *translator) policies(namespace string) []Policy {
 			}
 		}
 	}
-	base.KeyVaults = t.vaults
+	base.KeyVaults, base.OwnTrust = t.vaults, t.own
 	return t.spread(base, scoped, demands)
 }
 

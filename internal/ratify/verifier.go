@@ -278,6 +278,7 @@ func (t *translator) material(name, namespace, contentType string) (material, er
 		everybodys := o.Namespace == "" && !qualified || o.Kind == KindCertificateStore && o.Namespace == t.home && (!qualified || in == t.home)
 		visible := own || everybodys
 		if visible {
+			t.own = t.own || contentType == "certificate" && o.Namespace != "" && o.Namespace != t.home
 			return t.read(o, contentType)
 		}
 	}

@@ -23,6 +23,7 @@ type client struct {
 	scheme   string
 	host     string // as dialled: docker.io is at registry-1.docker.io
 	prefix   string // of repositories, at a mirror
+	tenant   bool   // the options are not an administrator's
 	http     *http.Client
 	second   *http.Client // over connections of its own, see hedge
 	tokens   *http.Client // does not leave the token endpoint's origin

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -26,8 +27,26 @@ type refusedAddress struct {
 
 func (e *refusedAddress) Error() string { return fmt.Sprintf("%s is %s address", e.addr, e.what) }
 
-// reach is which addresses may be dialled beside public ones.
-type reach struct{ loopback, private bool }
+// Reach says for which hosts private addresses are dialled. That depends on who wrote
+// what names a host, and never on the host itself. The zero Reach is a tenant's: public
+// addresses only.
+type Reach struct {
+	// Administrator is set for what an administrator wrote: private addresses are
+	// dialled for each host that it names.
+	Administrator bool
+	// Hosts are those, with their port unless it is the scheme's own, that an
+	// administrator has listed for what somebody else wrote.
+	Hosts []string
+	// Registries are further hosts that an administrator's patterns name; they are
+	// dialled at private addresses as registries of images, and as nothing else.
+	Registries []string
+}
+
+// lists reports whether private addresses are dialled for a host that is named.
+func (r Reach) lists(host string) bool { return r.Administrator || slices.Contains(r.Hosts, host) }
+
+// addresses are which addresses may be dialled beside public ones.
+type addresses struct{ loopback, private bool }
 
 // metadataServices give credentials to whoever can reach them. Those at
 // link-local addresses are refused as such.
@@ -47,7 +66,7 @@ var carrierGrade = netip.MustParsePrefix("100.64.0.0/10")
 // checkAddress says why an address may not be dialled. Private ones may for hosts
 // that a policy names: that is where many registries are. Whoever writes an
 // image's name must not make us look around there.
-func checkAddress(addr netip.Addr, may reach) *refusedAddress {
+func checkAddress(addr netip.Addr, may addresses) *refusedAddress {
 	addr = addr.Unmap().WithZone("")
 	if nat64.Contains(addr) {
 		bytes := addr.As16()
@@ -71,35 +90,43 @@ func checkAddress(addr netip.Addr, may reach) *refusedAddress {
 	return nil
 }
 
-// router leads a registry's requests: its own CAs alone vouch for it, and private
-// addresses are dialled for the hosts that its policy names. A connection that was
-// dialled for one that is named is never used for another.
+// router leads a registry's requests: its own CAs alone vouch for it, a host that is
+// written as an address is called where its policy names it, and private addresses are
+// dialled for hosts within the policy's reach. A connection that was dialled for one of
+// those is never used for another.
 type router struct {
-	host        string
-	named       func(host string) bool
-	loopback    bool
-	own, others [2]http.RoundTripper // to public addresses only, and to private ones as well
+	host           string
+	named, private func(host string) bool
+	loopback       bool
+	own, others    [2]http.RoundTripper // to public addresses only, and to private ones as well
 }
 
 func (r *router) RoundTrip(req *http.Request) (*http.Response, error) {
-	to, named := r.others, 0
-	if strings.EqualFold(req.URL.Host, r.host) {
+	to, private, host := r.others, 0, strings.ToLower(req.URL.Host)
+	if strings.EqualFold(host, r.host) {
 		to = r.own
 	}
-	if r.named(strings.ToLower(req.URL.Host)) {
-		named = 1
-	} else if addr, err := netip.ParseAddr(req.URL.Hostname()); err == nil && (!r.loopback || !addr.Unmap().IsLoopback()) {
-		return nil, &refusedAddress{addr: addr, what: "a bare", unnamed: true}
+	if r.private(host) {
+		private = 1
 	}
-	return to[named].RoundTrip(req)
+	if addr, err := netip.ParseAddr(req.URL.Hostname()); err == nil {
+		// What to do about one that is never dialled is to dial none, and not to name it.
+		if refused := checkAddress(addr, addresses{r.loopback, true}); refused != nil {
+			return nil, refused
+		}
+		if !r.named(host) && private == 0 && (!r.loopback || !addr.Unmap().IsLoopback()) {
+			return nil, &refusedAddress{addr: addr, what: "a bare", unnamed: true}
+		}
+	}
+	return to[private].RoundTrip(req)
 }
 
 // azureBlobs is where registries of Azure lead to for their blobs.
 var azureBlobs = []string{".data.azurecr.io", ".data.azurecr.cn", ".data.azurecr.us", ".blob.core.windows.net", ".blob.core.chinacloudapi.cn", ".blob.core.usgovcloudapi.net"}
 
-// names reports whether the policy names a host for the registry: the registry
-// itself, where it gives tokens, and where it keeps its blobs.
-func (r Registry) names(dialled string, itself bool) func(host string) bool {
+// names reports whether private addresses are dialled for a host on behalf of the
+// registry: the registry itself, where it gives tokens, and where it keeps its blobs.
+func (r Registry) names(dialled string, itself bool, within Reach) func(host string) bool {
 	azures := itself && azure.IsRegistry(r.Host)
 	return func(host string) bool {
 		host = strings.TrimSuffix(host, ":443")
@@ -107,14 +134,14 @@ func (r Registry) names(dialled string, itself bool) func(host string) bool {
 		case host == strings.TrimSuffix(strings.ToLower(dialled), ":443"):
 			return itself
 		case slices.Contains(r.TokenHosts, host), slices.Contains(r.RedirectHosts, host):
-			return true
+			return within.lists(host)
 		}
 		return azures && slices.ContainsFunc(azureBlobs, func(zone string) bool { return strings.HasSuffix(host, zone) })
 	}
 }
 
 // dial connects. The proxy that the operator named is dialled wherever it is.
-func (s *Store) dial(ctx context.Context, network, address string, may reach) (net.Conn, error) {
+func (s *Store) dial(ctx context.Context, network, address string, may addresses) (net.Conn, error) {
 	if s.isProxy(address) {
 		return (&net.Dialer{Timeout: s.options.AttemptTimeout, KeepAlive: 30 * time.Second}).DialContext(ctx, network, address)
 	}
@@ -129,14 +156,14 @@ func (s *Store) isProxy(address string) bool {
 
 // proxy says which proxy a request goes by. It resolves the name there, so that
 // the only address to be checked here is one that is written in the URL.
-func (s *Store) proxy(r *http.Request) (*url.URL, error) {
+func (s *Store) proxy(r *http.Request, may addresses) (*url.URL, error) {
 	by, err := s.options.Proxy(r)
 	if err != nil || by == nil {
 		return nil, err
 	}
 	name := strings.TrimSuffix(strings.ToLower(r.URL.Hostname()), ".")
 	if addr, err := netip.ParseAddr(name); err == nil {
-		if refused := checkAddress(addr, reach{s.options.AllowLoopback, true}); refused != nil {
+		if refused := checkAddress(addr, may); refused != nil {
 			return nil, refused
 		}
 	} else if name == "localhost" || strings.HasSuffix(name, ".localhost") || strings.HasSuffix(name, ".internal") {
@@ -148,7 +175,7 @@ func (s *Store) proxy(r *http.Request) (*url.URL, error) {
 
 // dialer checks each address as it is dialled, after every name was resolved,
 // so that no name, redirect or change of DNS leads around the check.
-func (s *Store) dialer(may reach) *net.Dialer {
+func (s *Store) dialer(may addresses) *net.Dialer {
 	return &net.Dialer{
 		Timeout:   s.options.AttemptTimeout,
 		KeepAlive: 30 * time.Second,
@@ -165,9 +192,50 @@ func (s *Store) dialer(may reach) *net.Dialer {
 	}
 }
 
-// Transport reaches what trusted certificates and the like name, with the system's
-// roots and the same check of each address but that private ones may be dialled.
+// Transport reaches what an administrator's certificates and the like name, with the
+// system's roots and the same check of each address but that private ones are dialled.
 func (s *Store) Transport() http.RoundTripper { return s.transport("", nil, nil, true) }
+
+// Bounded reaches what a tenant's certificates name: public addresses, and private ones
+// for the hosts alone, which an administrator has listed, each with its port unless it
+// is the scheme's own. A redirect is held to the same.
+func (s *Store) Bounded(hosts []string) http.RoundTripper {
+	return &bounded{hosts: slices.Clone(hosts), public: s.transport("", nil, nil, false), private: s.transport("", nil, nil, true)}
+}
+
+// bounded is what Bounded gives.
+type bounded struct {
+	hosts           []string
+	public, private http.RoundTripper
+}
+
+func (b *bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	host := strings.ToLower(req.URL.Host)
+	if own := ":" + port(&url.URL{Scheme: req.URL.Scheme}); strings.HasSuffix(host, own) {
+		host = strings.TrimSuffix(host, own)
+	}
+	if slices.Contains(b.hosts, host) {
+		return b.private.RoundTrip(req)
+	}
+	resp, err := b.public.RoundTrip(req)
+	var refused *refusedAddress
+	if errors.As(err, &refused) && refused.unnamed {
+		return nil, &privateHost{host, refused}
+	}
+	return resp, err
+}
+
+// privateHost is a host that would be called if an administrator had listed it.
+type privateHost struct {
+	host string
+	err  error
+}
+
+func (e *privateHost) Error() string { return e.host + ": " + e.err.Error() }
+func (e *privateHost) Unwrap() error { return e.err }
+
+// PrivateHost is the host.
+func (e *privateHost) PrivateHost() string { return e.host }
 
 // redirectError is a redirect that is not followed.
 type redirectError struct {

@@ -55,7 +55,7 @@ func (c *client) unreachable(host string, err error) *failure {
 	case errors.As(err, &redirect):
 		return fail(verifier.ReasonRegistryInvalid, err, "", "%s sent a redirect that is not followed", c.place(host))
 	case errors.As(err, &refused) && refused.unnamed:
-		return said(nameRemedy(host, c.host), "is at %s, %s address, and no policy names that host", refused.addr, refused.what)
+		return said(c.nameRemedy(host), "is at %s, %s address, and no policy names that host", refused.addr, refused.what)
 	case errors.As(err, &refused):
 		return said("Name the registry by an address that others reach it by", "is at %s, %s address, which is never dialled", refused.addr, refused.what)
 	case errors.As(err, &authority):
@@ -161,10 +161,15 @@ func gaveUp(host string, err error) error {
 	return &verifier.Error{Reason: verifier.ReasonInternal, Message: "an unexpected error", Err: redact.Error(err)}
 }
 
-// nameRemedy is how a policy names a host.
-func nameRemedy(host, registry string) string {
-	if host == registry {
+// nameRemedy is how a policy names a host. A TrustPolicy names one in vain.
+func (c *client) nameRemedy(host string) string {
+	switch {
+	case c.tenant && host == c.host:
+		return "If that is right, have " + host + " listed in privateHosts of the ClusterTrustPolicy"
+	case c.tenant:
+		return "If that is right, add it to registries[].redirectHosts of " + c.host + ", or to tokenHosts where it gives tokens, and have it listed in privateHosts of the ClusterTrustPolicy"
+	case host == c.host:
 		return "If that is right, name " + host + " under registries, or without wildcard in images"
 	}
-	return "If that is right, add it to registries[].redirectHosts of " + registry + ", or to tokenHosts where it gives tokens"
+	return "If that is right, add it to registries[].redirectHosts of " + c.host + ", or to tokenHosts where it gives tokens"
 }

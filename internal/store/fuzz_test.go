@@ -91,7 +91,7 @@ func FuzzChallenge(f *testing.F) {
 	for _, seed := range []string{`Bearer realm="https://x.example.test/token",service="s",scope="repository:a/b:pull"`, "Basic", `Bearer realm="\`, "Bearer =,="} {
 		f.Add(seed)
 	}
-	c, err := New(Options{}).newClient(Registry{Host: "registry.example.test"}, true)
+	c, err := New(Options{}).newClient(Registry{Host: "registry.example.test"}, true, &ViewOptions{})
 	if err != nil {
 		f.Fatal(err)
 	}

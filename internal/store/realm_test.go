@@ -27,7 +27,7 @@ func TestL28_ATokenEndpointIsKnownByItsOwnRegistry(t *testing.T) {
 		{"registry.example.com", "https://registry.example.com.attacker.example/token", false},
 		{"registry.example.com", "https://evilregistry.example.com/token", false},
 	} {
-		client, err := New(Options{}).newClient(Registry{Host: c.host}, true)
+		client, err := New(Options{}).newClient(Registry{Host: c.host}, true, &ViewOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -240,7 +240,7 @@ func (s *Store) CloseIdleConnections() {
 // certificate of ours. A connection is never shared between two, so that no view
 // talks over a connection whose certificate it would refuse, or as somebody else.
 func (s *Store) transport(name string, roots *x509.CertPool, ours *tls.Certificate, private bool) *http.Transport {
-	may := reach{s.options.AllowLoopback, private}
+	may := addresses{s.options.AllowLoopback, private}
 	name = fmt.Sprint(private, " ", name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,7 +254,7 @@ func (s *Store) transport(name string, roots *x509.CertPool, ours *tls.Certifica
 		clear(s.transports)
 	}
 	t := &http.Transport{
-		Proxy: s.proxy,
+		Proxy: func(req *http.Request) (*url.URL, error) { return s.proxy(req, may) },
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return s.dial(ctx, network, address, may)
 		},

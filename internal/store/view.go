@@ -34,11 +34,30 @@ type ViewOptions struct {
 	// Others is how every other host is asked; its Host is empty. Its Credential
 	// must itself know credentials by host: it is asked for each.
 	Others Registry
-	// Named are further hosts that the policy names, as its patterns do: private
-	// addresses are dialled for them, and for no host that only matches a pattern.
-	// OthersPrivate says that they are for every host.
+	// Reach says whose options these are. Only within it are private addresses
+	// dialled for a host, be it among Registries, Named or neither.
+	Reach Reach
+	// Named are further hosts that the policy names, as its patterns do: for them, and
+	// for no host that only matches a pattern, an administrator's policy dials private
+	// addresses, and everybody's a host that is written as an address. OthersPrivate
+	// says that an administrator's names every host.
 	Named         []string
 	OthersPrivate bool
+}
+
+// names reports whether the options name a registry, and do not just match it.
+func (o *ViewOptions) names(host string) bool {
+	return o.OthersPrivate && o.Reach.Administrator || slices.Contains(o.Named, host) ||
+		slices.ContainsFunc(o.Registries, func(r Registry) bool { return r.Host == host })
+}
+
+// private reports whether private addresses are dialled for a registry that the options
+// name or do not name.
+func (o *ViewOptions) private(host string, named bool) bool {
+	if o.Reach.Administrator {
+		return named
+	}
+	return o.Reach.lists(host) || slices.Contains(o.Reach.Registries, host)
 }
 
 // Registry is how one host is asked.
@@ -80,22 +99,20 @@ type CredentialSource interface {
 type View struct {
 	store   *Store
 	id      string
+	options ViewOptions
 	clients map[string]*client // by Registry.Host
-	others  Registry
-	named   []string
-	private bool
 }
 
 var _ verifier.Store = (*View)(nil)
 
 // View makes a view. The error says which registry's options are wrong.
 func (s *Store) View(options ViewOptions) (*View, error) {
-	v := &View{store: s, clients: map[string]*client{}, others: options.Others, named: options.Named, private: options.OthersPrivate}
+	v := &View{store: s, options: options, clients: map[string]*client{}}
 	for _, registry := range options.Registries {
 		if _, ok := v.clients[registry.Host]; ok {
 			return nil, fmt.Errorf("registry %s: named twice", registry.Host)
 		}
-		c, err := s.newClient(registry, true)
+		c, err := s.newClient(registry, true, &options)
 		if err != nil {
 			return nil, fmt.Errorf("registry %s: %w", registry.Host, err)
 		}
@@ -131,6 +148,15 @@ func (s *Store) viewID(options ViewOptions) string {
 		TokenHosts            []string
 		RedirectHosts         []string
 	}
+	var all struct {
+		Registries    []identity
+		Reach         Reach
+		Named         []string
+		OthersPrivate bool
+	}
+	sorted := func(hosts []string) []string { return slices.Compact(slices.Sorted(slices.Values(hosts))) }
+	all.Reach, all.Named, all.OthersPrivate = options.Reach, sorted(options.Named), options.OthersPrivate
+	all.Reach.Hosts, all.Reach.Registries = sorted(all.Reach.Hosts), sorted(all.Reach.Registries)
 	list := []identity{}
 	for _, r := range append(slices.Clone(options.Registries), options.Others) {
 		credential := "anonymous"
@@ -140,7 +166,8 @@ func (s *Store) viewID(options ViewOptions) string {
 		list = append(list, identity{r.Host, string(r.CAs), credential, r.certificateID(), r.Mirror, r.PlainHTTP, r.TokenHosts, r.RedirectHosts})
 	}
 	slices.SortFunc(list, func(a, b identity) int { return strings.Compare(a.Host, b.Host) })
-	data, err := json.Marshal(list)
+	all.Registries = list
+	data, err := json.Marshal(all)
 	if err != nil {
 		panic(err) // strings and bools always encode
 	}
@@ -149,18 +176,18 @@ func (s *Store) viewID(options ViewOptions) string {
 	return hex.EncodeToString(mac.Sum(nil)[:16])
 }
 
-// newClient makes the client of one registry. Named says whether its policy names
-// the host, and not just a pattern that it matches.
-func (s *Store) newClient(r Registry, named bool) (*client, error) {
-	c := &client{store: s, registry: r, scheme: "https", host: reference(r.Host, "").Host()}
+// newClient makes the client of one registry. Named says whether its policy, whose
+// options are given, names the host, and not just a pattern that it matches.
+func (s *Store) newClient(r Registry, named bool, of *ViewOptions) (*client, error) {
+	c := &client{store: s, registry: r, scheme: "https", host: reference(r.Host, "").Host(), tenant: !of.Reach.Administrator}
 	if r.PlainHTTP {
 		c.scheme = "http"
 	}
-	trip, err := s.router(r, c.host, named, "")
+	trip, err := s.router(r, c.host, named, of, "")
 	if err != nil {
 		return nil, err
 	}
-	again, err := s.router(r, c.host, named, "again ")
+	again, err := s.router(r, c.host, named, of, "again ")
 	if err != nil {
 		return nil, err
 	}
@@ -181,8 +208,12 @@ func (r Registry) certificateID() []byte {
 }
 
 // router leads the registry's requests; those of one kind share connections.
-func (s *Store) router(r Registry, dialled string, named bool, kind string) (*router, error) {
-	trip := &router{host: dialled, named: r.names(dialled, named), loopback: s.options.AllowLoopback}
+func (s *Store) router(r Registry, dialled string, named bool, of *ViewOptions, kind string) (*router, error) {
+	trip := &router{
+		host: dialled, loopback: s.options.AllowLoopback,
+		named:   r.names(dialled, named, Reach{Administrator: true}),
+		private: r.names(dialled, of.private(r.Host, named), of.Reach),
+	}
 	ownKind := kind
 	if r.ClientCertificate != nil {
 		ownKind += hex.EncodeToString(r.certificateID()) + " "
@@ -212,18 +243,16 @@ func (s *Store) router(r Registry, dialled string, named bool, kind string) (*ro
 }
 
 // client gives the client for the host.
-func (v *View) client(host string) *client {
-	return v.clientOf(host, v.private || slices.Contains(v.named, host))
-}
+func (v *View) client(host string) *client { return v.clientOf(host, v.options.names(host)) }
 
 // clientOf does the same; named says whether the policy names the host.
 func (v *View) clientOf(host string, named bool) *client {
 	if c, ok := v.clients[host]; ok {
 		return c
 	}
-	registry := v.others
+	registry := v.options.Others
 	registry.Host = host
-	c, err := v.store.newClient(registry, named)
+	c, err := v.store.newClient(registry, named, &v.options)
 	if err != nil {
 		panic(err) // only CAs can be wrong
 	}

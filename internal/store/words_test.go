@@ -109,7 +109,7 @@ func TestDockerHubIsWhereDockerLooks(t *testing.T) {
 
 func TestHelpfulMessagesAreShort(t *testing.T) {
 	host := strings.Repeat("long.", 12) + "example.test"
-	c, err := New(Options{}).newClient(Registry{Host: host}, true)
+	c, err := New(Options{}).newClient(Registry{Host: host}, true, &ViewOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -173,7 +173,7 @@ func (s *scene) start(t *testing.T, policy string) {
 			return time.Now().Add(s.skew)
 		},
 	})
-	revocation, err := notation.NewRevocation(notation.RevocationOptions{Transport: registries.Transport()})
+	revocation, err := notation.NewRevocation(notation.RevocationOptions{Transport: registries.Transport(), Bounded: registries.Bounded})
 	must(t, err)
 	s.source, err = config.Load(t.Context(), config.Options{Path: s.Policies, Log: log, Environment: config.Environment{
 		View:   func(o store.ViewOptions) (verifier.Store, error) { return registries.View(o) },

@@ -29,8 +29,9 @@ type inquiry struct {
 	chain      []*x509.Certificate
 	questions  map[string]int // an OCSP request to the certificate it is about
 
-	mu    sync.Mutex // guards until; certificates are asked about in parallel
-	until time.Time
+	mu      sync.Mutex // guards all below; certificates are asked about in parallel
+	until   time.Time
+	private string // a host that was not called, because nobody has listed it
 }
 
 type revocationList struct {
@@ -57,13 +58,30 @@ func (q *inquiry) earliest() time.Time {
 	return q.until
 }
 
+// failed notes an error that says which host was not called.
+func (q *inquiry) failed(err error) error {
+	var private interface{ PrivateHost() string }
+	if errors.As(err, &private) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.private = private.PrivateHost()
+	}
+	return err
+}
+
+func (q *inquiry) privateHost() string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.private
+}
+
 // Fetch gives a CRL, as crl.Fetcher promises.
 func (q *inquiry) Fetch(ctx context.Context, address string) (*crl.Bundle, error) {
 	issuers := q.issuersBehind(address)
 	if len(issuers) == 0 {
 		return nil, errors.New("not a CRL of this chain")
 	}
-	key := address
+	key := q.revocation.reach + "\n" + address
 	for _, issuer := range issuers {
 		key += fmt.Sprintf("\n%x", sha256.Sum256(issuer.Raw))
 	}
@@ -74,7 +92,7 @@ func (q *inquiry) Fetch(ctx context.Context, address string) (*crl.Bundle, error
 			return q.revocation.fetchCRL(ctx, key, address, issuers)
 		})
 		if err != nil {
-			return nil, err
+			return nil, q.failed(err)
 		}
 	}
 	q.bound(list.until)
@@ -169,7 +187,7 @@ func (q *inquiry) RoundTrip(request *http.Request) (*http.Response, error) {
 		return nil, errors.New("not a question about this chain")
 	}
 	certificate, issuer := q.chain[i], q.chain[i+1]
-	key := fmt.Sprintf("%s\n%x\n%x", asked, sha256.Sum256(certificate.Raw), sha256.Sum256(issuer.Raw))
+	key := fmt.Sprintf("%s\n%s\n%x\n%x", q.revocation.reach, asked, sha256.Sum256(certificate.Raw), sha256.Sum256(issuer.Raw))
 	answer, ok := q.revocation.ocsps.Get(key)
 	if !ok {
 		var err error
@@ -181,7 +199,7 @@ func (q *inquiry) RoundTrip(request *http.Request) (*http.Response, error) {
 			return answer, err
 		})
 		if err != nil {
-			return nil, err
+			return nil, q.failed(err)
 		}
 	}
 	if !answer.until.IsZero() {

@@ -2,11 +2,15 @@ package notation
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/notaryproject/notation-core-go/revocation"
@@ -48,12 +52,21 @@ const (
 )
 
 // Revocation asks which certificates were revoked, and remembers. There is one
-// in a process: what it knows outlives all Verifiers and is shared by them.
-// Safe for concurrent use.
+// in a process, with its Bounded ones: what it knows outlives all Verifiers and is
+// shared by them. Safe for concurrent use.
 type Revocation struct {
 	client *http.Client
-	count  func(ctx context.Context, host string, bytes int64) (release func(), err error)
-	large  chan struct{} // has room for one: a large CRL is parsed
+	// reach is the same for those that reach the same hosts; empty: all.
+	reach string
+	*answers
+}
+
+// answers are what is remembered, and what is being asked. Each key begins with the
+// reach, so that none is read by who could not have asked for it.
+type answers struct {
+	count   func(ctx context.Context, host string, bytes int64) (release func(), err error)
+	large   chan struct{} // has room for one: a large CRL is parsed
+	bounded func(hosts []string) http.RoundTripper
 
 	crls       *cache.Cache[revocationList]
 	crlFlight  flight.Group[revocationList]
@@ -66,6 +79,9 @@ type RevocationOptions struct {
 	// Transport reaches CRL and OCSP servers. Certificates say where those are,
 	// so it must refuse addresses that nobody outside may have us call.
 	Transport http.RoundTripper
+	// Bounded makes the transport for certificates that a tenant trusts: it must call
+	// no private address but those of the hosts. Nil: none is called for them.
+	Bounded func(hosts []string) http.RoundTripper
 	// Count waits until so many bytes of a host may be held in memory, and gives the
 	// func that ends that; nil: as many as there are.
 	Count func(ctx context.Context, host string, bytes int64) (release func(), err error)
@@ -84,12 +100,43 @@ func NewRevocation(o RevocationOptions) (*Revocation, error) {
 	if o.Count == nil {
 		o.Count = func(context.Context, string, int64) (func(), error) { return func() {}, nil }
 	}
-	return &Revocation{
+	if o.Bounded == nil {
+		o.Bounded = func([]string) http.RoundTripper { return notCalled{} }
+	}
+	return &Revocation{client: client(o.Transport), answers: &answers{
 		count: o.Count, large: make(chan struct{}, 1),
-		client: &http.Client{Transport: limitedTransport{o.Transport}, CheckRedirect: fewRedirects},
-		crls:   cache.New[revocationList](o.CacheBytes - o.CacheBytes/ocspShare),
-		ocsps:  cache.New[ocspAnswer](o.CacheBytes / ocspShare),
-	}, nil
+		bounded: o.Bounded,
+		crls:    cache.New[revocationList](o.CacheBytes - o.CacheBytes/ocspShare),
+		ocsps:   cache.New[ocspAnswer](o.CacheBytes / ocspShare),
+	}}, nil
+}
+
+func client(transport http.RoundTripper) *http.Client {
+	return &http.Client{Transport: limitedTransport{transport}, CheckRedirect: fewRedirects}
+}
+
+// Bounded gives a Revocation for certificates that a tenant trusts, who so has it call
+// what they name: it calls public addresses, and private ones of the hosts alone. It
+// shares memory with this one, and no answers.
+func (r *Revocation) Bounded(hosts []string) *Revocation {
+	hosts = slices.Compact(slices.Sorted(slices.Values(hosts)))
+	return &Revocation{client: client(r.bounded(hosts)), reach: "bounded " + strings.Join(hosts, " "), answers: r.answers}
+}
+
+// fingerprint tells reaches apart; empty: all.
+func (r *Revocation) fingerprint() string {
+	if r == nil || r.reach == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(r.reach))
+	return " " + hex.EncodeToString(sum[:])
+}
+
+// notCalled calls nobody.
+type notCalled struct{}
+
+func (notCalled) RoundTrip(request *http.Request) (*http.Response, error) {
+	return nil, fmt.Errorf("%s is not called for a tenant's certificates", request.URL.Host)
 }
 
 func fewRedirects(_ *http.Request, via []*http.Request) error {
@@ -116,7 +163,11 @@ func (r *Revocation) check(ctx context.Context, p purpose.Purpose, chain []*x509
 	if err != nil {
 		return time.Time{}, unexplained(err)
 	}
-	return q.earliest(), revocationCause(ctx, p, chain, results)
+	cause := revocationCause(ctx, p, chain, results)
+	if host := q.privateHost(); host != "" && cause != nil && cause.Reason == verifier.ReasonRevocationUnavailable {
+		cause.Remedy = "Have " + clip(host) + " listed in privateHosts of the ClusterTrustPolicy: it is at a private address, and a TrustPolicy alone reaches none"
+	}
+	return q.earliest(), cause
 }
 
 // revocationCause is the answer that counts: one revoked certificate, or else

@@ -48,7 +48,7 @@ func New(o Options) (*Verifier, error) {
 		stores[store.String()] = store
 	}
 	v := &Verifier{
-		statements: map[string]*statement{}, revocation: o.Revocation, fingerprint: fingerprint(document, o.TrustStores),
+		statements: map[string]*statement{}, revocation: o.Revocation, fingerprint: fingerprint(document, o.TrustStores) + o.Revocation.fingerprint(),
 	}
 	for _, s := range document.TrustPolicies {
 		compiled, err := compile(s, stores)
