@@ -225,10 +225,12 @@ func (s *Server) answerAll(ctx context.Context, e *endpoint, client string, keys
 	if len(unknown) == 0 {
 		return answers
 	}
-	ctx, leave := s.queues.enter(ctx, client)
-	defer leave()
+	ctx, leave := e.queues.enter(ctx, client)
 	ctx, cancel := context.WithDeadline(ctx, deadline)
-	defer cancel()
+	defer func() {
+		leave(errors.Is(ctx.Err(), context.DeadlineExceeded))
+		cancel()
+	}()
 	if len(keys) == 1 {
 		answers[0] = s.answerOne(ctx, e, keys[0])
 		return answers

@@ -21,10 +21,18 @@ const (
 	// sake of others. With a request's own deadline, what waits has waited for two
 	// seconds then, which leaves it one.
 	saturated = time.Second
-	// prompt is how soon after an answer the next request of a queue comes, and
-	// promptAlone the same where one at a time is in flight: a client that waits for
-	// each answer before it makes the next Pod takes longer.
-	prompt, promptAlone = 10 * time.Millisecond, 3 * time.Millisecond
+	// prompt is how soon after an answer the next request of a queue comes, from a
+	// Gatekeeper whose processor is busy, and promptAlone the same where one at a time is
+	// in flight: a client that waits for each answer before it makes the next Pod takes
+	// longer.
+	prompt, promptAlone = 60 * time.Millisecond, 4 * time.Millisecond
+	// fullPatience is how long as many requests as at least two may be in flight without
+	// any answer before the oldest is answered, to see whether another one comes.
+	fullPatience = 1200 * time.Millisecond
+	// wearyLife is how long a request may take for as long as wearyMemory after others
+	// were known to wait. Gatekeeper reviews nothing while one of its own changes waits
+	// for a review to end, so that a single slow request can hold up all others.
+	wearyLife, wearyMemory = 300 * time.Millisecond, 15 * time.Second
 	// busyLife is how long a request may take while others are known to wait. What is
 	// known, or comes from disk, takes less.
 	busyLife = 5 * time.Millisecond
@@ -60,10 +68,12 @@ type client struct {
 	refills int
 	// below is since when fewer are in flight; zero: there are not fewer.
 	below time.Time
-	// busyUntil is until when others are known to wait.
-	busyUntil time.Time
-	left      time.Time // when the last request ended
-	timer     *time.Timer
+	// busyUntil is until when others are known to wait, and relieved when a request was
+	// last answered for them.
+	busyUntil, relieved time.Time
+	late                bool      // the last request had used up its time
+	left                time.Time // when the last request ended
+	timer               *time.Timer
 }
 
 // inFlight is a request that is not answered yet.
@@ -80,7 +90,10 @@ func newQueues(relieved func()) *queues {
 // enter counts a request of the client at the address until leave is called. The
 // context that it gives ends with errQueue where the request is to be answered for
 // the sake of others.
-func (q *queues) enter(ctx context.Context, address string) (_ context.Context, leave func()) {
+//
+// Late tells leave that the request's time was used up.
+func (q *queues) enter(ctx context.Context, address string) (_ context.Context, leave func(late bool)) {
+	outer := ctx
 	ctx, end := context.WithCancelCause(ctx)
 	if i := strings.LastIndexByte(address, ':'); i >= 0 {
 		address = address[:i] // a connection's port says nothing
@@ -91,9 +104,13 @@ func (q *queues) enter(ctx context.Context, address string) (_ context.Context, 
 	c.enter(r)
 	q.watch(c, r.begun)
 	q.mu.Unlock()
-	return ctx, func() {
+	return ctx, func(late bool) {
 		q.mu.Lock()
+		if outer.Err() != nil { // the webhook was given up: what waits behind it will be
+			c.busyUntil = time.Now().Add(busyMemory)
+		}
 		c.leave(r)
+		c.late = late && !r.ended
 		q.watch(c, c.left) // what is known now may be about those that are left
 		q.mu.Unlock()
 		end(nil)
@@ -131,13 +148,22 @@ func (c *client) enter(r *inFlight) {
 		c.refills++
 		c.below = time.Time{}
 	}
-	if c.refills > 0 && now.Sub(c.since) >= saturated {
+	soon := now.Sub(c.left) <= prompt
+	if c.refills > 0 && now.Sub(c.since) >= saturated || soon && (c.late || c.weary(now) && c.relieved.Equal(c.left)) {
 		c.busyUntil = now.Add(busyMemory)
 	}
 }
 
+// weary reports whether others were known to wait not long ago.
+func (c *client) weary(now time.Time) bool {
+	return !c.busyUntil.IsZero() && now.Sub(c.busyUntil) < wearyMemory
+}
+
 func (c *client) leave(r *inFlight) {
 	c.left = time.Now()
+	if r.ended {
+		c.relieved = c.left
+	}
 	c.settle(c.left)
 	if i := slices.Index(c.inFlight, r); i >= 0 {
 		c.inFlight = slices.Delete(c.inFlight, i, i+1)
@@ -162,16 +188,23 @@ func (c *client) settle(now time.Time) {
 // due is when the oldest request must be answered for the sake of others, as far as
 // is known now; the zero time: its own deadline does.
 func (c *client) due(now time.Time) time.Time {
-	if !now.Before(c.busyUntil) {
+	i := slices.IndexFunc(c.inFlight, func(r *inFlight) bool { return !r.ended })
+	if i < 0 {
 		return time.Time{}
 	}
-	for _, r := range c.inFlight {
-		if !r.ended {
-			return r.begun.Add(busyLife)
-		}
+	begun := c.inFlight[i].begun
+	switch {
+	case now.Before(c.busyUntil):
+		return begun.Add(busyLife)
+	case c.weary(now):
+		return begun.Add(wearyLife)
+	case c.level < 2 || len(c.inFlight) < c.level:
+		return time.Time{}
 	}
-	return time.Time{}
+	return latest(begun.Add(busyLife), c.since.Add(fullPatience), c.relieved.Add(prompt))
 }
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // watch has the client looked at when its oldest request is due. The caller holds mu.
 func (q *queues) watch(c *client, now time.Time) {
@@ -199,6 +232,7 @@ func (q *queues) relieve(c *client) {
 		}
 		r.ended = true
 		r.end(errQueue)
+		c.relieved = now
 		q.relieved()
 	}
 	q.watch(c, now)

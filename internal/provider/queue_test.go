@@ -70,6 +70,8 @@ func load(t *testing.T) (*shop, *provider.Server) {
 			pause = time.Hour
 		case strings.HasPrefix(name, "slow-"):
 			pause = time.Second
+		case strings.HasPrefix(name, "late-"):
+			pause = 400 * time.Millisecond
 		case strings.HasPrefix(name, "cold-"):
 			pause = 60 * time.Millisecond
 		}
@@ -152,6 +154,9 @@ func TestAQuietClusterIsNoQueue(t *testing.T) {
 		"a hundred a second, at random": {func(i int) time.Duration {
 			return time.Duration(i)*10*time.Millisecond + time.Duration(i*i*7919%37)*time.Millisecond
 		}, 400, "cold-%d"},
+		"three Pods a second, of a slow registry": {func(i int) time.Duration {
+			return time.Duration(i)*330*time.Millisecond + time.Duration(i*i*7919%300)*time.Millisecond
+		}, 60, "late-%d"},
 		"ten Pods a second, at random": {func(i int) time.Duration {
 			return time.Duration(i)*100*time.Millisecond + time.Duration(i*i*7919%97)*time.Millisecond
 		}, 100, "cold-%d"},

@@ -85,7 +85,6 @@ type Server struct {
 	metrics   metrics
 	repeats   repeats
 	requests  requests
-	queues    *queues
 	endpoints map[string]*endpoint
 	http      *http.Server
 	draining  atomic.Bool
@@ -101,6 +100,7 @@ type endpoint struct {
 	timeout time.Duration
 	answer  func(context.Context, string) answer
 	write   func(b []byte, answers []answer, now time.Time, trace string) []byte
+	queues  *queues
 	// memory of answers, and value, which writes one of them; nil: there is none.
 	memory *memory
 	value  func(b []byte, a *answer) []byte
@@ -136,15 +136,16 @@ func New(options Options) (*Server, error) {
 		options.DrainDelay = DefaultDrainDelay
 	}
 	s := &Server{options: options, log: options.Logger, metrics: newMetrics(options.Metrics), repeats: newRepeats()}
-	s.queues = newQueues(func() { s.metrics.relieved.Inc() })
+	relieved := func() { s.metrics.relieved.Inc() }
+	verifying, mutating := newQueues(relieved), newQueues(relieved) // Gatekeeper has threads for each
 	if options.RatifyMetrics {
 		s.ratify = newRatifyMetrics(options.Metrics)
 	}
 	answers := func() *memory { return newMemory(options.Snapshot, options.AnswerBytes/2) }
-	verify := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified, answers(), appendValue, false}
-	verifyV1 := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified, verify.memory, appendValue, true}
-	verifyV2 := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerifiedV2, answers(), appendValueV2, true}
-	mutate := &endpoint{endpointMutate, options.MutateTimeout, s.mutate, appendMutated, nil, nil, true}
+	verify := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified, verifying, answers(), appendValue, false}
+	verifyV1 := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerified, verifying, verify.memory, appendValue, true}
+	verifyV2 := &endpoint{endpointVerify, options.VerifyTimeout, s.verify, appendVerifiedV2, verifying, answers(), appendValueV2, true}
+	mutate := &endpoint{endpointMutate, options.MutateTimeout, s.mutate, appendMutated, mutating, nil, nil, true}
 	options.Metrics.Cache("answers", func() telemetry.CacheStats {
 		return telemetry.CacheStats(verify.memory.replies.Stats().Plus(verifyV2.memory.replies.Stats()))
 	})

@@ -32,6 +32,9 @@ type GatekeeperOptions struct {
 	ResponseCacheTTL time.Duration
 	// AuditInterval is in whole seconds.
 	AuditInterval time.Duration
+	// Threads is how many admissions are reviewed at once; 0: as many as there are
+	// cores.
+	Threads int
 }
 
 // gatekeeper is how it is reached.
@@ -60,8 +63,12 @@ func (c *Cluster) StartGatekeeper(ctx context.Context, o GatekeeperOptions) erro
 		return err
 	}
 	env := []string{"KUBECONFIG=" + filepath.Join(c.dir, "kubeconfig"), "POD_NAMESPACE=" + gatekeeperNamespace, "POD_NAME=gatekeeper"}
+	threads := o.Threads
+	if threads == 0 {
+		threads = -1
+	}
 	c.guardian, err = start(c.dir, "gatekeeper", c.tools.Gatekeeper, env,
-		"--debug-use-fake-pod", "--disable-cert-rotation", "--cert-dir="+c.gatekeeper.certs,
+		"--debug-use-fake-pod", fmt.Sprintf("--max-serving-threads=%d", threads), "--disable-cert-rotation", "--cert-dir="+c.gatekeeper.certs,
 		"--host=127.0.0.1", fmt.Sprintf("--port=%d", c.gatekeeper.port),
 		fmt.Sprintf("--health-addr=127.0.0.1:%d", c.gatekeeper.health), fmt.Sprintf("--prometheus-port=%d", ports[2]),
 		"--operation=webhook", "--operation=mutation-webhook", "--operation=audit", "--operation=status",

@@ -135,7 +135,7 @@ func (s *scene) startCluster(ctx context.Context) error {
 		return err
 	}
 	return s.StartGatekeeper(ctx, cluster.GatekeeperOptions{
-		Authority: s.gatekeeperCA, ResponseCacheTTL: responseTTL, AuditInterval: auditInterval,
+		Authority: s.gatekeeperCA, ResponseCacheTTL: responseTTL, AuditInterval: auditInterval, Threads: 2,
 	})
 }
 
