@@ -40,3 +40,21 @@ func TestL28_ATokenEndpointIsKnownByItsOwnRegistry(t *testing.T) {
 		}
 	}
 }
+
+// TestL28_ATokenHostIsNamedInFull: a credential goes to the hosts that are named for it,
+// not to those whose names end or begin alike.
+func TestL28_ATokenHostIsNamedInFull(t *testing.T) {
+	client, err := New(Options{}).newClient(Registry{Host: "registry.example.com", TokenHosts: []string{"auth.example.com", "tokens.example.com:8443"}}, true, &ViewOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for realm, want := range map[string]bool{
+		"https://auth.example.com/token": true, "https://AUTH.example.com/token": true, "https://tokens.example.com:8443/token": true,
+		"https://evilauth.example.com/token": false, "https://auth.example.com.evil.example/token": false, "https://example.com/token": false,
+		"https://auth.example.com:8443/token": false, "https://tokens.example.com/token": false, "https://x.auth.example.com/token": false,
+	} {
+		if _, f := client.realm(challenge{bearer: true, realm: realm}, auth.Credential{Username: "robot", Password: "secret"}); (f == nil) != want {
+			t.Errorf("the credential goes to %s: %v", realm, f == nil)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/countersign-dev/countersign/internal/verifier"
 	"github.com/countersign-dev/countersign/internal/verifier/verifiertest"
@@ -75,5 +76,32 @@ func TestAfreshIsGivenNoRememberedFinding(t *testing.T) {
 	}
 	if n := f.store.Calls("fetch"); n != before+1 {
 		t.Errorf("fetched %d times, so that a finding is not remembered at all", n)
+	}
+}
+
+// renamed proves a signature of one key, under a name of the check's own.
+type renamed struct {
+	verifiertest.Verifier
+	name string
+}
+
+func (r renamed) Verify(_ context.Context, e verifier.Evidence) []verifier.Finding {
+	return []verifier.Finding{{
+		Claims:     verifier.Claims{SubjectDigest: e.Subject.Digest, Kind: verifier.KindSignature, Signer: verifier.Signer{ID: "key:1", Name: r.name}},
+		ValidUntil: time.Now().Add(time.Hour),
+	}}
+}
+
+// TestL16_OneKeyUnderTwoNamesIsOneSigner.
+func TestL16_OneKeyUnderTwoNamesIsOneSigner(t *testing.T) {
+	check := func(name string) *verifier.Check {
+		return &verifier.Check{Name: name, Kind: verifier.KindSignature, Verifier: renamed{name: name}, Fingerprint: name}
+	}
+	for count, want := range map[int]string{1: "TRUSTED/TRUSTED", 2: "UNTRUSTED/THRESHOLD_NOT_MET"} {
+		f := newFixture(verifier.AtLeast{Count: count, Of: []*verifier.Check{check("ci"), check("release")}})
+		f.store.Sign(f.subject, "alice")
+		if got := answer(f.verify(t)); got != want {
+			t.Errorf("%d: %s, want %s", count, got, want)
+		}
 	}
 }
