@@ -22,7 +22,7 @@ LDFLAGS     := -s -w -funcalign=16 -X main.version=$(VERSION)
 
 export GOTOOLCHAIN := local
 
-.PHONY: help run test lint build image bench e2e memory tools generate fuzz clean
+.PHONY: help run test lint build image bench e2e memory tools mutants generate fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ memory: ## the binary's memory under hostile registries, in the long form: 1,000
 
 tools: ## build what make e2e runs: etcd, Kubernetes, Gatekeeper, Helm, Cosign (kept in the cache)
 	cd test && go run ./tools/build
+
+mutants: ## break each line of test/mutants/mutants.txt, and see its test fail (MUTANTS='-share 1/4', '-only ID')
+	cd test && go run ./mutants $(MUTANTS)
 
 generate: ## make generated files anew
 	go generate ./...
