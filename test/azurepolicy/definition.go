@@ -8,7 +8,7 @@ import (
 )
 
 // Version of the definitions. Azure shows it; it grows with what they can do.
-const Version = "1.0.0"
+const Version = "1.1.0"
 
 // Definition is a policy definition's properties, as `az policy definition create`
 // takes their parts.

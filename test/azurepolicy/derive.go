@@ -33,14 +33,14 @@ func Derived() []Derivation {
 		"# The images that need", "# Where the object names", "deleted {", "# A Pod's update passes",
 		"pod_specs[spec] {\n\tspec := input.review.object.spec\n", "pod_specs[spec] {\n\tspec := input.review.object.spec.template",
 		"pod_specs[spec] {\n\tspec := input.review.object.spec.jobTemplate", "pod_specs[spec] {\n\tspec := input.review.object.template",
-		"uses_in(spec)", "text(object, field)", "else = \"\"", "# The host is equal", "halves(name)", "# The repository that", "# A first segment", "else = concat(\"/\"",
+		"uses_in(spec)", "text(object, field)", "else = \"\"", "bracketed(image)", "# The host is equal", "halves(name)", "# The repository that", "# A first segment", "else = concat(\"/\"",
 	}
 	return []Derivation{
 		{
 			folder: "images-by-digest", kind: "CountersignImagesByDigestV1", title: "Images by digest",
 			description: "Admits a Pod, or an object with a pod template, only if it names every image by its digest. Nobody is asked.",
 			parameters:  []string{"exemptImages"},
-			blocks:      append([]string{"package ", "# 5.", "# 6."}, images...),
+			blocks:      append([]string{"package ", "# 5.", "# 6.", "# 7."}, images...),
 			edits: map[string]string{
 				"\tinput.parameters.requireDigest\n":                      "",
 				"# 6. Where the constraint wants digests, a tag alone.\n": "# 6. A tag alone.\n",
@@ -51,7 +51,7 @@ func Derived() []Derivation {
 			description: "Admits a Pod, or an object with a pod template, only if no image in it is past its end of life. Whether images are trusted is not its subject: use trusted-images beside it.",
 			parameters:  []string{"provider", "exemptImages", "podPullSecrets"},
 			blocks: append([]string{
-				"package ", "provider :=", "# Whatever the parameter says", "# 1.", "# 2.", "# 3.", "# 4.", "# 5.", "# One request", "key(image)", "else = image",
+				"package ", "provider :=", "# Whatever the parameter says", "# 1.", "# 2.", "# 3.", "# 4.", "# 5.", "# 7.", "# One request", "key(image)", "else = image",
 				"# What the kubelet", "pulls = ", "default account", "account = ", "default secrets", "secrets = ", "# No other text",
 				"# A rule of its own", "failed {", "answered[key] {\n\t[key, _] := answer.responses", "answered[key] {\n\t[key, _] := answer.errors",
 			}, append(images, "# \"REASON", "else = sprintf(\"provider %s gave", "refusal(key, value)", "else = sprintf(\"%s: refused")...),
@@ -100,6 +100,35 @@ func (d Derivation) From(source string) (string, error) {
 	b.WriteString("  targets:\n    - target: admission.k8s.gatekeeper.sh\n      rego: |\n")
 	b.WriteString(indent(rules, "        "))
 	return b.String(), nil
+}
+
+// The lines around the part of a template that the generator writes.
+const (
+	sharedBegins = "        # Generated from trusted-images/template.yaml by make generate: where a Pod names an image.\n"
+	sharedEnds   = "        # The generated part ends.\n"
+)
+
+// Splice writes into a template, between the lines that mark the place, the rules of
+// the source by which it sees every image of a Pod. The rest of the template, which
+// has `uses` and leaves out what is bracketed(image), stays.
+func Splice(source, template string) (string, error) {
+	_, rego, isTemplate := strings.Cut(source, "      rego: |\n")
+	before, rest, begins := strings.Cut(template, sharedBegins)
+	_, after, ends := strings.Cut(rest, sharedEnds)
+	if !isTemplate || !begins || !ends {
+		return "", fmt.Errorf("the template has no place for the shared part, or the source is none")
+	}
+	blocks := strings.Split(strings.TrimSuffix(unindent(rego, "        "), "\n"), "\n\n")
+	kept, err := Derivation{folder: "the shared part"}.keep(blocks, []string{"# 5.", "# 7.", "bracketed(image)", "uses_in(spec)", "text(object, field)", "else = \"\""}, "")
+	if err != nil {
+		return "", err
+	}
+	for i, block := range kept {
+		if number, text, ok := strings.Cut(block, ". "); ok && strings.HasPrefix(number, "# ") && len(number) == len("# 5") {
+			kept[i] = "# " + text
+		}
+	}
+	return before + sharedBegins + indent(strings.Join(kept, "\n\n")+"\n", "        ") + sharedEnds + after, nil
 }
 
 // keep picks the blocks that begin as wanted, in the source's order.

@@ -40,12 +40,37 @@ func run(args []string) error {
 			return err
 		}
 	}
+	if err := splice(library, string(source)); err != nil {
+		return err
+	}
 	files, err := azurepolicy.Files(templates)
 	if err != nil {
 		return err
 	}
 	for name, content := range files {
 		if err := write(filepath.Join(into, name), content); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// splice writes the shared part into Ratify's templates.
+func splice(library, source string) error {
+	paths, err := filepath.Glob(filepath.Join(library, "ratify", "*.yaml"))
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		text, err := azurepolicy.Splice(source, string(content))
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if err := write(path, []byte(text)); err != nil {
 			return err
 		}
 	}
