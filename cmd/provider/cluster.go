@@ -35,6 +35,9 @@ type clusterOptions struct {
 	library           string
 	ratify            bool
 	ratifyObjects     string
+
+	// webhook is followed where it is set.
+	webhook *cluster.Webhook
 }
 
 // addReading adds those about what is read.
@@ -95,11 +98,14 @@ func (o *clusterOptions) tls(namespace string, verify, mutate time.Duration) *cl
 	}
 	for _, p := range wanted {
 		if p.name != "" {
-			t.Providers = append(t.Providers, cluster.Provider{Name: p.name, URL: base + p.path, Timeout: int64(math.Ceil(p.timeout.Seconds()))})
+			t.Providers = append(t.Providers, cluster.Provider{Name: p.name, URL: base + p.path, Timeout: wholeSeconds(p.timeout)})
 		}
 	}
 	return t
 }
+
+// wholeSeconds is the Provider's timeout for a time that our answer may take.
+func wholeSeconds(timeout time.Duration) int64 { return int64(math.Ceil(timeout.Seconds())) }
 
 // clusterPolicies are the objects of a cluster.
 type clusterPolicies struct {
@@ -139,7 +145,7 @@ func newClusterPolicies(o *clusterOptions, files *cluster.Certificates, timeouts
 	reader := cluster.NewReader(namespace, o.objectNamespaces)
 	objects := config.NewObjects(config.ObjectsOptions{Environment: env, Reader: reader, LastGood: o.lastGood, Log: log})
 	refreshed := make(chan struct{}, 1)
-	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Refreshed: refreshed, Lease: o.lease, Owner: o.owner, Library: o.library, Ratify: o.ratify, RatifyObjects: o.ratifyObjects, Log: log}
+	options := cluster.Options{Config: reach, Reader: reader, Objects: objects, Refreshed: refreshed, Lease: o.lease, Owner: o.owner, Library: o.library, Ratify: o.ratify, RatifyObjects: o.ratifyObjects, Webhook: o.webhook, Log: log}
 	if files != nil {
 		options.Certificates, options.TLS = files, o.tls(namespace, timeouts[0], timeouts[1])
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/countersign-dev/countersign/internal/cache"
+	"github.com/countersign-dev/countersign/internal/cluster"
 	"github.com/countersign-dev/countersign/internal/config"
 	"github.com/countersign-dev/countersign/internal/store"
 	"github.com/countersign-dev/countersign/internal/telemetry"
@@ -68,6 +69,25 @@ func showPolicies(metrics *telemetry.Metrics, snapshot func() *config.Snapshot) 
 		metrics.GaugeFunc("countersign_policies", "Policies by how they fare.", map[string]string{"state": string(state)},
 			func() float64 { return float64(snapshot().Count()[state]) })
 	}
+}
+
+// showWebhook shows whether the API server admits what Gatekeeper does not answer for:
+// all but "enforced" are worth an alert.
+func showWebhook(metrics *telemetry.Metrics, read func() (cluster.WebhookState, int64)) {
+	for _, state := range cluster.WebhookStates() {
+		metrics.GaugeFunc("countersign_gatekeeper_webhook", "1 for how the API server's webhook asks Gatekeeper.", map[string]string{"state": state.String()},
+			func() float64 {
+				if now, _ := read(); now == state {
+					return 1
+				}
+				return 0
+			})
+	}
+	metrics.GaugeFunc("countersign_gatekeeper_webhook_timeout_seconds", "How long the API server waits for Gatekeeper; 0: not known.", nil,
+		func() float64 {
+			_, timeout := read()
+			return float64(timeout)
+		})
 }
 
 // showExemptions shows which of them end soon, and which can be deleted.

@@ -119,6 +119,8 @@ func (o *serveOptions) serve(ctx context.Context, stderr io.Writer) error {
 	if o.cluster.enabled {
 		options.cluster, options.certificates = &o.cluster, files
 		options.timeouts = [2]time.Duration{o.verifyTimeout, o.mutateTimeout}
+		o.cluster.webhook = cluster.NewWebhook(o.cluster.gatekeeperWebhook, wholeSeconds(o.verifyTimeout))
+		showWebhook(metrics, o.cluster.webhook.State)
 	}
 	app, err := newApp(ctx, options)
 	if err != nil {

@@ -62,7 +62,9 @@ type Options struct {
 	// Lease is the name of the Lease by which replicas agree on a leader; empty: this
 	// one writes nothing, and so needs none.
 	Lease string
-	Log   *slog.Logger
+	// Webhook, when set, follows how the API server asks Gatekeeper.
+	Webhook *Webhook
+	Log     *slog.Logger
 }
 
 // Cluster follows the API server.
@@ -130,13 +132,13 @@ func (c *Cluster) follow(ctx context.Context) error {
 		return err
 	}
 	c.options.Reader.follow(m.GetCache())
-	parts, err := c.writers(ctx, m, applied, told)
+	parts, err := c.writers(ctx, m, decided, applied, told)
 	if err != nil {
 		return err
 	}
 	parts = append(parts, &policies{from: m.GetCache(), objects: c.options.Objects, ratify: c.options.Ratify, defaults: c.ratifyDefaults, changed: changed, refreshed: c.options.Refreshed, decided: []trigger{decided, applied, told}, log: c.log})
 	if c.options.Lease != "" {
-		parts = append(parts, &statuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: decided, events: m.GetEventRecorder(controller), log: c.log})
+		parts = append(parts, &statuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, webhook: c.options.Webhook, decided: decided, events: m.GetEventRecorder(controller), log: c.log})
 	}
 	for _, part := range parts {
 		if err := m.Add(part); err != nil {
@@ -155,8 +157,9 @@ func (c *Cluster) scopes() map[client.Object]cache.ByObject {
 	return scopes
 }
 
-// writers keep certificates, Provider objects and the library up to date.
-func (c *Cluster) writers(ctx context.Context, m manager.Manager, applied, told trigger) ([]manager.Runnable, error) {
+// writers keep certificates, Provider objects, the library and what is known of
+// Gatekeeper's webhook up to date.
+func (c *Cluster) writers(ctx context.Context, m manager.Manager, decided, applied, told trigger) ([]manager.Runnable, error) {
 	api, err := client.New(c.options.Config, client.Options{Scheme: m.GetScheme(), HTTPClient: m.GetHTTPClient(), Mapper: m.GetRESTMapper()})
 	if err != nil {
 		return nil, err
@@ -166,6 +169,15 @@ func (c *Cluster) writers(ctx context.Context, m manager.Manager, applied, told 
 		if parts, err = c.certificateParts(ctx, m.GetCache(), api); err != nil {
 			return nil, err
 		}
+	}
+	if c.options.Webhook != nil {
+		edited := newTrigger()
+		if c.options.TLS != nil { // else the caches have no such kind
+			if err := follow(ctx, m.GetCache(), &admissionv1.ValidatingWebhookConfiguration{}, edited, always); err != nil {
+				return nil, err
+			}
+		}
+		parts = append(parts, &webhookWatch{webhook: c.options.Webhook, api: api, changed: edited, decided: decided, log: c.log})
 	}
 	if c.options.Ratify && c.options.Lease != "" {
 		parts = append(parts, &ratifyStatuses{client: m.GetClient(), snapshot: c.options.Objects.Snapshot, decided: told, log: c.log})
@@ -189,7 +201,7 @@ func (c *Cluster) certificateParts(ctx context.Context, from cache.Cache, api cl
 			return nil, err
 		}
 	}
-	if err := follow(ctx, from, &admissionv1.ValidatingWebhookConfiguration{}, here, func(client.Object, client.Object) bool { return true }); err != nil {
+	if err := follow(ctx, from, &admissionv1.ValidatingWebhookConfiguration{}, here, always); err != nil {
 		return nil, err
 	}
 	return []manager.Runnable{
@@ -225,6 +237,9 @@ func (c *Cluster) watch(ctx context.Context, from cache.Cache, changed trigger) 
 	}
 	return nil
 }
+
+// always is for kinds of which every change matters.
+func always(client.Object, client.Object) bool { return true }
 
 // follow pulls the trigger for changes of a kind that matter. Before is nil for
 // what is new or gone.

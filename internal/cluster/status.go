@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,6 +59,7 @@ const (
 type statuses struct {
 	client   client.Client // reads from the cache
 	snapshot func() *config.Snapshot
+	webhook  *Webhook // nil: nothing is said about it
 	decided  trigger
 	events   events.EventRecorder
 	log      *slog.Logger
@@ -90,23 +92,38 @@ func (s *statuses) write(ctx context.Context) error {
 		status, known := byID[config.ID{Kind: object.GetKind(), Namespace: object.GetNamespace(), Name: object.GetName()}]
 		pending := len(status.Problems) > 0 && status.Problems[0].Pending
 		if known && status.Generation == object.GetGeneration() && !pending { // else it is about to be
-			failed = errors.Join(failed, s.writeOne(ctx, object, conditionOf(status, time.Now()), freshness(status)))
+			failed = errors.Join(failed, s.writeOne(ctx, object, status))
 		}
 	}
 	return failed
 }
 
-func (s *statuses) writeOne(ctx context.Context, object *unstructured.Unstructured, ready, fresh metav1.Condition) error {
-	generation := object.GetGeneration()
-	ready.ObservedGeneration, fresh.ObservedGeneration = generation, generation
-	conditions := conditionsOf(object)
-	before, freshBefore := find(conditions, conditionReady), find(conditions, conditionFresh)
-	observed, _, _ := unstructured.NestedInt64(object.Object, "status", "observedGeneration")
-	changed := meta.SetStatusCondition(&conditions, ready)
-	if freshBefore != nil || fresh.Status == metav1.ConditionFalse {
-		changed = meta.SetStatusCondition(&conditions, fresh) || changed
+// conditions are those that an object of a kind should have. Fresh is there since it
+// was false first.
+func (s *statuses) conditions(status config.PolicyStatus, before []metav1.Condition) []metav1.Condition {
+	wanted := []metav1.Condition{conditionOf(status, time.Now())}
+	if fresh := freshness(status); find(before, conditionFresh) != nil || fresh.Status == metav1.ConditionFalse {
+		wanted = append(wanted, fresh)
 	}
-	if !changed && observed == generation {
+	if status.Kind == api.KindClusterTrustPolicy && s.webhook != nil {
+		if enforced, known := s.webhook.condition(); known {
+			wanted = append(wanted, enforced)
+		}
+	}
+	return wanted
+}
+
+func (s *statuses) writeOne(ctx context.Context, object *unstructured.Unstructured, status config.PolicyStatus) error {
+	generation := object.GetGeneration()
+	before := conditionsOf(object)
+	conditions, wanted := slices.Clone(before), s.conditions(status, before)
+	observed, _, _ := unstructured.NestedInt64(object.Object, "status", "observedGeneration")
+	changed := observed != generation
+	for i := range wanted {
+		wanted[i].ObservedGeneration = generation
+		changed = meta.SetStatusCondition(&conditions, wanted[i]) || changed
+	}
+	if !changed {
 		return nil
 	}
 	written := object.DeepCopy()
@@ -121,11 +138,10 @@ func (s *statuses) writeOne(ctx context.Context, object *unstructured.Unstructur
 	if err := s.client.Status().Patch(ctx, written, client.MergeFrom(object)); client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("status of %s %s: %w", object.GetKind(), client.ObjectKeyFromObject(object), err)
 	}
-	if before == nil || before.Reason != ready.Reason {
-		s.tell(object, before, ready)
-	}
-	if freshBefore == nil && fresh.Status == metav1.ConditionFalse || freshBefore != nil && freshBefore.Reason != fresh.Reason {
-		s.tell(object, freshBefore, fresh)
+	for _, condition := range wanted {
+		if was := find(before, condition.Type); was == nil || was.Reason != condition.Reason {
+			s.tell(object, was, condition)
+		}
 	}
 	return nil
 }
