@@ -327,5 +327,5 @@ func serve(t *testing.T, id identity) (address string, port int32) {
 		}
 	}()
 	at := listener.Addr().(*net.TCPAddr)
-	return at.IP.String(), int32(at.Port) //nolint:gosec // G115: a port
+	return at.IP.String(), int32(at.Port)
 }

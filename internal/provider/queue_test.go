@@ -112,7 +112,7 @@ func TestL56_NoAdmissionWaitsInGatekeepersQueueBeyondItsTimeout(t *testing.T) {
 						const proved = "shop.example.com/proved-1:1"
 						add(proved)
 						a.review(t, proved)
-						random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // G404: the same load each time
+						random := rand.New(rand.NewPCG(1, 2))
 						var wait sync.WaitGroup
 						for i := range rate * 6 {
 							image := fmt.Sprintf("shop.example.com/%s-%d:1", kinds[random.IntN(len(kinds))], i)

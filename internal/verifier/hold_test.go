@@ -41,7 +41,7 @@ func TestL47_WhatIsRememberedIsSmall(t *testing.T) {
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc) //nolint:gosec // G115: it fits
+		return int64(m.HeapAlloc)
 	}
 	const candidates = 40
 	before := heap()

@@ -40,7 +40,7 @@ func TestAHelperIsNoPath(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"program", "docker-credential-program"} {
-		if err := os.WriteFile(name, []byte("#!/bin/sh\necho '{\"Username\":\"u\",\"Secret\":\"s\"}'\n"), 0o700); err != nil { //nolint:gosec // G306: a program
+		if err := os.WriteFile(name, []byte("#!/bin/sh\necho '{\"Username\":\"u\",\"Secret\":\"s\"}'\n"), 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -59,7 +59,7 @@ func TestAHelpersOutputIsBounded(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	script := "#!/bin/sh\nprintf '{\"Username\":\"u\",\"Secret\":\"'\nhead -c $((80 * 1024)) /dev/zero | tr '\\0' s\nprintf '\"}'\n"
-	if err := os.WriteFile(filepath.Join(dir, "docker-credential-long"), []byte(script), 0o700); err != nil { //nolint:gosec // G306: a program
+	if err := os.WriteFile(filepath.Join(dir, "docker-credential-long"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := askHelper(t.Context(), "long", "r.example.com"); err == nil {
