@@ -71,7 +71,7 @@ type client struct {
 	// busyUntil is until when others are known to wait, and relieved when a request was
 	// last answered for them.
 	busyUntil, relieved time.Time
-	late                bool      // the last request had used up its time
+	late                bool      // the last request had used up its time, which was long
 	left                time.Time // when the last request ended
 	timer               *time.Timer
 }
@@ -110,7 +110,7 @@ func (q *queues) enter(ctx context.Context, address string) (_ context.Context, 
 			c.busyUntil = time.Now().Add(busyMemory)
 		}
 		c.leave(r)
-		c.late = late && !r.ended
+		c.late = late && !r.ended && c.left.Sub(r.begun) >= saturated
 		q.watch(c, c.left) // what is known now may be about those that are left
 		q.mu.Unlock()
 		end(nil)

@@ -25,7 +25,7 @@ var badAnswers = []registrytest.Fault{
 // oneOf gives one of the faults at a time.
 func oneOf(faults ...registrytest.Fault) registrytest.Fault {
 	return func(w http.ResponseWriter, r *http.Request) bool {
-		return faults[rand.IntN(len(faults))](w, r) //nolint:gosec // which one is no secret
+		return faults[rand.IntN(len(faults))](w, r)
 	}
 }
 

@@ -152,7 +152,7 @@ func (g *group) with(ctx context.Context, m mutant, pattern string, flags ...str
 // run runs tests of the binary in a tree, and gives what they write.
 func (g *group) run(ctx context.Context, tree, pattern, inForce string, flags ...string) ([]byte, error) {
 	args := append([]string{"-test.run=" + pattern, "-test.v", "-test.short", "-test.paniconexit0", "-test.timeout=" + testTimeout.String()}, flags...)
-	cmd := exec.CommandContext(ctx, g.file, args...) //nolint:gosec // G204: a binary that was built here
+	cmd := exec.CommandContext(ctx, g.file, args...)
 	cmd.Dir = filepath.Join(tree, g.pkg)
 	cmd.Env = append(os.Environ(), "PWD="+cmd.Dir, variable+"="+inForce)
 	out, err := cmd.CombinedOutput()
@@ -186,7 +186,6 @@ func (r *runner) compile(ctx context.Context, pkg, file string, changed map[stri
 	if rest, ok := strings.CutPrefix(pkg, "test/"); ok {
 		module, within = filepath.Join(r.root, "test"), rest
 	}
-	//nolint:gosec // G204: packages that the table names
 	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-o", file, "-overlay="+overlayFile, "./"+within)
 	cmd.Dir = module
 	if out, err := cmd.CombinedOutput(); err != nil {

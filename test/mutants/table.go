@@ -132,7 +132,8 @@ func scope(content, opening string) (start, end int, err error) {
 	if n := strings.Count(content, opening); n != 1 {
 		return 0, 0, fmt.Errorf("%q occurs %d times, not once", opening, n)
 	}
-	start = strings.LastIndex(content[:strings.Index(content, opening)], "\n") + 1
+	before, _, _ := strings.Cut(content, opening)
+	start = strings.LastIndex(before, "\n") + 1
 	indent := content[start : start+len(content[start:])-len(strings.TrimLeft(content[start:], " \t"))]
 	for at := start; at < len(content); {
 		length := strings.Index(content[at:], "\n") + 1
