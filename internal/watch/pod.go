@@ -89,12 +89,47 @@ func podOf(p *corev1.Pod) *pod {
 	for _, c := range p.Spec.EphemeralContainers {
 		add(c.Name, UseEphemeral, c.Image)
 	}
+	mounted := mountedImages(p)
 	for _, v := range p.Spec.Volumes {
-		if v.Image != nil {
-			trimmed.containers = append(trimmed.containers, &container{pod: trimmed, name: v.Name, use: UseVolume, image: v.Image.Reference})
+		if v.Image == nil {
+			continue
+		}
+		ids := mounted[v.Name]
+		if len(ids) == 0 { // no container has mounted it, or the node does not say
+			ids = []string{""}
+		}
+		for _, id := range ids {
+			trimmed.containers = append(trimmed.containers, &container{pod: trimmed, name: v.Name, use: UseVolume, image: v.Image.Reference, imageID: id})
 		}
 	}
 	return trimmed
+}
+
+// mountedImages are the images that the node reports for image volumes, by the volume's
+// name: more than one where its containers have mounted different ones.
+func mountedImages(p *corev1.Pod) map[string][]string {
+	images := map[string][]string{}
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses, p.Status.EphemeralContainerStatuses} {
+		for _, status := range list {
+			for _, m := range imageMounts(status.VolumeMounts) {
+				if id := m.VolumeStatus.Image.ImageRef; !slices.Contains(images[m.Name], id) {
+					images[m.Name] = append(images[m.Name], id)
+				}
+			}
+		}
+	}
+	return images
+}
+
+// imageMounts are the mounts of which the node says what image is mounted.
+func imageMounts(mounts []corev1.VolumeMountStatus) []corev1.VolumeMountStatus {
+	var list []corev1.VolumeMountStatus
+	for _, m := range mounts {
+		if m.VolumeStatus != nil && m.VolumeStatus.Image != nil && m.VolumeStatus.Image.ImageRef != "" {
+			list = append(list, corev1.VolumeMountStatus{Name: m.Name, VolumeStatus: m.VolumeStatus})
+		}
+	}
+	return list
 }
 
 // statuses are those of a pod's containers, whose names differ whatever their kind.

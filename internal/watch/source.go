@@ -197,7 +197,7 @@ func trim(p *corev1.Pod) *corev1.Pod {
 	short := func(list []corev1.ContainerStatus) []corev1.ContainerStatus {
 		var trimmed []corev1.ContainerStatus
 		for _, s := range list {
-			trimmed = append(trimmed, corev1.ContainerStatus{Name: s.Name, ImageID: s.ImageID, ContainerID: s.ContainerID})
+			trimmed = append(trimmed, corev1.ContainerStatus{Name: s.Name, ImageID: s.ImageID, ContainerID: s.ContainerID, VolumeMounts: imageMounts(s.VolumeMounts)})
 		}
 		return trimmed
 	}

@@ -8,13 +8,9 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/countersign-dev/countersign/internal/verifier"
 )
-
-// maxPlatforms is how many manifests of an index are looked into for a config.
-const maxPlatforms = 16
 
 // Outcome is what looking at an image came to.
 type Outcome struct {
@@ -129,146 +125,6 @@ type chain interface {
 	Contents(context.Context, verifier.Reference) (verifier.Contents, error)
 	Attached(ctx context.Context, ref verifier.Reference, artifactType string) iter.Seq2[verifier.Candidate, error]
 	Policies() string
-}
-
-// verify looks at an image that runs. An index, the manifest of the node's platform
-// in it and that one's config are one image: whoever signed one of them has signed
-// what runs. They are looked at one by one until one is trusted.
-func verify(ctx context.Context, c chain, r running) Outcome {
-	if r.digest == "" { // nothing runs yet: what would
-		return judge(ctx, c, r.named)
-	}
-	if r.isConfig {
-		same, err := manifestsOf(ctx, c, r)
-		if err != nil {
-			return failed(err, c.Policies())
-		}
-		return best(ctx, c, r, same)
-	}
-	first := judge(ctx, c, r.at(r.digest))
-	if first.Status.success() {
-		return first
-	}
-	others, err := relatives(ctx, c, r)
-	if err != nil && first.Status != StatusError {
-		return failed(err, c.Policies()) // what is not known may be what is trusted
-	}
-	return better(first, best(ctx, c, r, others))
-}
-
-func judge(ctx context.Context, c chain, ref verifier.Reference) Outcome {
-	verdict, err := c.Verify(ctx, verifier.Request{Image: ref})
-	if err != nil {
-		return failed(err, c.Policies())
-	}
-	return settled(verdict)
-}
-
-// best judges one after the other until one is trusted.
-func best(ctx context.Context, c chain, r running, digests []digest.Digest) Outcome {
-	var found Outcome
-	for _, d := range digests {
-		if found = better(found, judge(ctx, c, r.at(d))); found.Status.success() {
-			break
-		}
-	}
-	return found
-}
-
-// better is the outcome that counts of two for the same image: a yes before what is
-// not known before a no, and of two noes the one that says more.
-func better(a, b Outcome) Outcome {
-	if b.Status != "" && (a.Status == "" || b.Status.weight() < a.Status.weight()) {
-		return b
-	}
-	return a
-}
-
-// relatives are the digests by which the image is known as well: the manifest of the
-// node's platform where it is an index; the index where the spec's reference names
-// one that has it.
-func relatives(ctx context.Context, c chain, r running) ([]digest.Digest, error) {
-	contents, err := c.Contents(ctx, r.at(r.digest))
-	if err != nil {
-		return nil, err
-	}
-	if len(contents.Manifests) > 0 {
-		return platforms(contents.Manifests, r.platform), nil
-	}
-	named, err := c.Resolve(ctx, r.named)
-	if err != nil || named.Digest == r.digest {
-		return nil, err
-	}
-	known, err := knownBy(ctx, c, r, named.Digest)
-	return known[:min(len(known), 1)], err // what it is itself has been judged
-}
-
-// platforms are an index's manifests for a platform; none where nobody knows which.
-func platforms(manifests []ocispec.Descriptor, platform string) []digest.Digest {
-	var list []digest.Digest
-	for _, m := range manifests {
-		if m.Platform != nil && platform != "" && m.Platform.OS+"/"+m.Platform.Architecture == platform && len(list) < maxPlatforms {
-			list = append(list, m.Digest)
-		}
-	}
-	return list
-}
-
-// manifestsOf finds the image that has the config which runs: what the spec's
-// reference names, or a manifest of it.
-func manifestsOf(ctx context.Context, c chain, r running) ([]digest.Digest, error) {
-	named, err := c.Resolve(ctx, r.named)
-	if err != nil {
-		return nil, err
-	}
-	known, err := knownBy(ctx, c, r, named.Digest)
-	if err != nil || len(known) > 0 {
-		return known, err
-	}
-	return nil, &verifier.Error{
-		Reason:  verifier.ReasonImageNotFound,
-		Message: fmt.Sprintf("%s: the node runs the config %.19s…, and the reference names another image now", r.named, r.digest),
-		Remedy:  "Restart the pod, or name the image by its digest",
-	}
-}
-
-// knownBy are the digests of manifests, an index first, by which what runs is known
-// where a reference names this digest; none where it names another image.
-func knownBy(ctx context.Context, c chain, r running, named digest.Digest) ([]digest.Digest, error) {
-	if named == r.digest {
-		return []digest.Digest{named}, nil
-	}
-	contents, err := c.Contents(ctx, r.at(named))
-	if err != nil {
-		return nil, err
-	}
-	if contents.Config.Digest == r.digest {
-		return []digest.Digest{named}, nil
-	}
-	for _, m := range contents.Manifests {
-		if m.Digest == r.digest {
-			return []digest.Digest{named, m.Digest}, nil
-		}
-	}
-	if !r.isConfig {
-		return nil, nil
-	}
-	candidates := platforms(contents.Manifests, r.platform)
-	if r.platform == "" {
-		for _, m := range contents.Manifests[:min(len(contents.Manifests), maxPlatforms)] {
-			candidates = append(candidates, m.Digest)
-		}
-	}
-	for _, d := range candidates {
-		manifest, err := c.Contents(ctx, r.at(d))
-		if err != nil {
-			return nil, err
-		}
-		if manifest.Config.Digest == r.digest {
-			return []digest.Digest{named, d}, nil
-		}
-	}
-	return nil, nil
 }
 
 // Status is a verdict's, or one of two that are none.
