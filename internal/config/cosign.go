@@ -139,7 +139,13 @@ func (c *compiler) vaultKeys(path, name string) []sigstore.PublicKey {
 				c.problem(path, p.file+": "+strings.TrimPrefix(err.Error(), "public key: "), "Name another key of the vault")
 				continue
 			}
-			list = append(list, sigstore.PublicKey{Name: name, Key: key})
+			object, err := trust.ParseID(p.file)
+			if err != nil {
+				c.problem(path, err.Error(), "Report this")
+				continue
+			}
+			object.Version = "" // all versions are one party
+			list = append(list, sigstore.PublicKey{Name: name, Key: key, Object: object.String()})
 		}
 	}
 	return list

@@ -22,6 +22,8 @@ type scheme interface {
 type schemeVerifier interface {
 	verifier.Verifier
 	Fingerprint() string
+	// Parties are all whom it trusts, as verifier.Claims has them.
+	Parties() []string
 }
 
 // schemeOf gives the scheme that a check chose and its field's name, which is

@@ -130,8 +130,8 @@ func signers(root Node) string {
 	seen := map[string]bool{}
 	for _, report := range root.AllReports() {
 		signer := report.Finding.Claims.Signer
-		if report.Outcome() == OutcomeTrusted && !seen[signer.ID] {
-			seen[signer.ID] = true
+		if report.Outcome() == OutcomeTrusted && !seen[signer.ID] && !seen[signer.Name] {
+			seen[signer.ID], seen[signer.Name] = true, true
 			list = append(list, signer.Name)
 		}
 	}

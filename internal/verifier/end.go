@@ -57,21 +57,7 @@ func (n Node) ends() End {
 		if err != nil {
 			return End{}
 		}
-		latest := map[string]End{} // by signer
-		for _, report := range n.AllReports() {
-			if report.Outcome() != OutcomeTrusted {
-				continue
-			}
-			id, end := report.Finding.Claims.Signer.ID, report.Finding.Claims.Ends
-			if known, ok := latest[id]; !ok || known.before(end) {
-				latest[id] = end
-			}
-		}
-		var ends []End
-		for _, end := range latest {
-			ends = append(ends, end)
-		}
-		return lasting(count, ends)
+		return n.thresholdEnds(count)
 	case "every":
 		var first End
 		for _, report := range n.AllReports() {
@@ -93,6 +79,44 @@ func (n Node) ends() End {
 		first = first.Earlier(end)
 	}
 	return first
+}
+
+// thresholdEnds is when the signatures that are left are fewer than so many signers'.
+func (n Node) thresholdEnds(count int) End {
+	var ends []End
+	for _, report := range n.AllReports() {
+		if report.Outcome() == OutcomeTrusted {
+			ends = append(ends, report.Finding.Claims.Ends)
+		}
+	}
+	slices.SortFunc(ends, func(a, b End) int {
+		switch {
+		case a.before(b):
+			return -1
+		case b.before(a):
+			return 1
+		}
+		return 0
+	})
+	for _, end := range ends {
+		if end.At.IsZero() {
+			break
+		}
+		left := make([][]Report, len(n.Children))
+		for i, child := range n.Children {
+			for _, report := range child.Reports {
+				// What has ended still tells which entries its signer meets.
+				if at := report.Finding.Claims.Ends.At; report.Outcome() == OutcomeTrusted && !at.IsZero() && !at.After(end.At) {
+					report.Finding.Err = &Error{Reason: ReasonSignatureExpired}
+				}
+				left[i] = append(left[i], report)
+			}
+		}
+		if len(signersOf(signaturesOf(left, func(Candidate) bool { return true }))) < count {
+			return end
+		}
+	}
+	return End{}
 }
 
 // held are the ends of the rules below that hold.

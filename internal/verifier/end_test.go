@@ -14,7 +14,7 @@ func TestWhenAVerdictEnds(t *testing.T) {
 	leaf := func(ends ...End) Node {
 		n := Node{Rule: "notation", Outcome: OutcomeTrusted}
 		for i, end := range ends {
-			n.Reports = append(n.Reports, Report{Finding: Finding{Claims: Claims{Signer: Signer{ID: string(rune('a' + i))}, Ends: end}}})
+			n.Reports = append(n.Reports, Report{Finding: Finding{Claims: Claims{Signer: Signer{ID: string(rune('a' + i))}, Parties: []string{string(rune('a' + i))}, Ends: end}}})
 		}
 		return n
 	}

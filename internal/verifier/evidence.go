@@ -100,11 +100,14 @@ const (
 
 // Signer is who made a signature, as far as verification proved it.
 type Signer struct {
-	// ID is equal for two signatures when they are one signer's, so that
-	// thresholds count signers: a key's SPKI hash, or what of a certificate names
-	// its holder whoever issued it. It may take two signers for one, never one
-	// for two. A re-issued certificate keeps its ID.
+	// ID is equal for two signatures that name one holder: a key's hash, or what of a
+	// certificate names its holder whoever issued it. It may take two signers for one. A
+	// re-issued certificate keeps its ID. Who writes himself several names is told by
+	// Key and Claims.Parties.
 	ID string
+	// Key is the hash of the SubjectPublicKeyInfo of the key that signed, in every
+	// scheme: one key is one signer. Where it is empty the ID stands for it.
+	Key string
 	// Name is for people: the certificate's subject, or the key's name.
 	Name string
 	// Issuer is the subject of the certificate's issuer, for reports; empty for
@@ -118,6 +121,12 @@ type Claims struct {
 	SubjectDigest digest.Digest
 	Kind          Kind
 	Signer        Signer
+	// Parties are all entries of the policy that the signer meets, each by an ID that
+	// is the same wherever the entry is written: a trusted identity with its trust
+	// stores, a trust store where the identity is "*", a public key, an object of a
+	// vault whatever its version. Thresholds count them; without any a signature counts
+	// for nothing there. They may be set beside an error too, once the signer is known.
+	Parties []string
 	// SignedAt is the signing time, authentic where a timestamp proved it, else
 	// what the signer claims; zero where there is none.
 	SignedAt time.Time

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Outcome is what a rule came to. The order is the algebra: all is the least
@@ -162,8 +160,7 @@ func nothingFound(c *Check) *Error {
 	return &Error{Reason: ReasonSignatureNotFound, Message: "no signature found", Remedy: "Sign this digest"}
 }
 
-// decideEvery needs a candidate, and every candidate to pass. A candidate
-// passes when one of its findings does.
+// decideEvery needs a candidate, and every signature of every candidate to pass.
 func decideEvery(r Every, seen *observations) Node {
 	node := Node{Rule: "every"}
 	if r.Check == nil {
@@ -173,21 +170,9 @@ func decideEvery(r Every, seen *observations) Node {
 	leaf := decideCheck(r.Check, seen)
 	node.Children = []Node{leaf}
 	node.Outcome, node.Err = leaf.Outcome, leaf.Err
-	best := map[digest.Digest]Report{}
-	var order []digest.Digest
 	for _, report := range leaf.Reports {
-		key := report.Candidate.Descriptor.Digest
-		old, known := best[key]
-		if !known {
-			order = append(order, key)
-		}
-		if !known || report.Outcome() > old.Outcome() {
-			best[key] = report
-		}
-	}
-	for _, key := range order {
-		if o := best[key].Outcome(); o < node.Outcome {
-			node.Outcome, node.Err = o, best[key].Finding.Err
+		if o := report.Outcome(); o < node.Outcome {
+			node.Outcome, node.Err = o, report.Finding.Err
 		}
 	}
 	if missing := seen.missing(r.Check); missing != nil && node.Outcome > OutcomeUndecided {
@@ -222,36 +207,30 @@ func decidePresent(r Present, seen *observations) Node {
 	return node
 }
 
-// decideAtLeast counts distinct signers whom a check fully trusts; a signer
+// decideAtLeast counts the parties whom a check fully trusts, see signersOf; a signer
 // whom a level merely logged counts for nothing.
 func decideAtLeast(r AtLeast, seen *observations) Node {
 	node := Node{Rule: "atLeast", Name: fmt.Sprint(r.Count)}
-	signers := map[string]bool{}
-	var names []string
 	// open is why a candidate that might still prove a signer, or several, has
 	// not been judged.
 	var open, missing, nearest *Error
+	var reports [][]Report
 	for _, check := range r.Of {
 		child := decideCheck(check, seen)
 		node.Children = append(node.Children, child)
+		reports = append(reports, child.Reports)
 		nearest = closest(nearest, child.Err)
 		if missing == nil {
 			missing = seen.missing(check)
 		}
 		for _, report := range child.Reports {
-			switch report.Outcome() {
-			case OutcomeTrusted:
-				if id := report.Finding.Claims.Signer.ID; !signers[id] {
-					signers[id] = true
-					names = append(names, report.Finding.Claims.Signer.Name)
-				}
-			case OutcomeUndecided:
-				if open == nil {
-					open = report.Finding.Err
-				}
+			if report.Outcome() == OutcomeUndecided && open == nil {
+				open = report.Finding.Err
 			}
 		}
 	}
+	signatures := signaturesOf(reports, wholeIn(r.Of, seen))
+	signers := signersOf(signatures)
 	switch {
 	case r.Count < 1:
 		node.Outcome, node.Err = OutcomeUndecided, emptyRule()
@@ -264,10 +243,14 @@ func decideAtLeast(r AtLeast, seen *observations) Node {
 	case len(signers) == 0 && nearest != nil:
 		node.Err = nearest
 	default:
+		var names []string
+		for _, signer := range signers {
+			names = append(names, signer.Name)
+		}
 		node.Err = &Error{
 			Reason:  ReasonThresholdNotMet,
 			Message: fmt.Sprintf("%d of %d signers found: %s", len(signers), r.Count, strings.Join(names, "; ")),
-			Remedy:  "Have another signer sign this digest",
+			Remedy:  "Have another signer sign this digest, one whom another identity, key or trust store of the policy stands for",
 		}
 	}
 	return node

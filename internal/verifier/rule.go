@@ -33,15 +33,16 @@ type All []Rule
 // Any holds when one of its rules holds.
 type Any []Rule
 
-// AtLeast holds when the checks together were met by Count distinct signers.
-// It takes checks, not trees: a signer is what a check proves.
+// AtLeast holds when Count distinct parties of the checks can be matched to as many
+// distinct signers, see Claims.Parties: a party counts once whatever it signs with, and
+// a key once whatever it meets. It takes checks, not trees: a party is an entry of one.
 type AtLeast struct {
 	Count int
 	Of    []*Check
 }
 
-// Every holds when there is a candidate of the check's scheme and each of them
-// passes.
+// Every holds when there is a candidate of the check's scheme and each signature in
+// each of them passes.
 type Every struct{ Check *Check }
 
 // Present holds when all that is required holds, and each optional part for which

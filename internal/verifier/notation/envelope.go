@@ -230,7 +230,7 @@ func (s *statement) unverified(f verifier.Finding, mediaType string, blob []byte
 		return f
 	}
 	f.Claims = verifier.Claims{
-		SubjectDigest: target.Digest, Kind: verifier.KindSignature, Signer: signerOf(&content.SignerInfo),
+		SubjectDigest: target.Digest, Kind: verifier.KindSignature, Signer: signerOf(&content.SignerInfo), Parties: s.parties(&content.SignerInfo),
 		SignedAt: content.SignerInfo.SignedAttributes.SigningTime,
 		Logged: []*verifier.Error{{
 			Reason: verifier.ReasonSkipped, Message: fmt.Sprintf("statement %q of the Notary trust policy skips verification", clip(s.name)),
@@ -248,13 +248,11 @@ func open(mediaType string, blob []byte) (*signature.EnvelopeContent, error) {
 	return envelope.Verify()
 }
 
-// signerOf names the signer. To the Notary Project an identity is a subject,
-// and so it is here: a certificate that is issued anew, by another
-// intermediate or with another key, is still the same signer. Neither the
-// issuer nor the trust store is part of the ID, because one signer may be
-// reached through two of them and would then count twice; two signers of one
-// subject count once, which can only deny. Alternative names stand in for a
-// subject that is empty.
+// signerOf names the signer. A certificate that is issued anew, by another
+// intermediate or with another key, keeps the ID. Neither the issuer nor the trust
+// store is part of it; two holders of one subject count once, which can only deny.
+// Alternative names stand in for a subject that is empty. That a holder can have
+// several subjects is what parties are for.
 func signerOf(info *signature.SignerInfo) verifier.Signer {
 	leaf := info.CertificateChain[0]
 	name := leaf.Subject.String()
@@ -271,5 +269,5 @@ func signerOf(info *signature.SignerInfo) verifier.Signer {
 		name = "SAN=" + strings.Join(names, ",")
 	}
 	sum := sha256.Sum256([]byte(strings.ToLower(name)))
-	return verifier.Signer{ID: "x509:" + hex.EncodeToString(sum[:]), Name: clip(name), Issuer: clip(leaf.Issuer.String())}
+	return verifier.Signer{ID: "x509:" + hex.EncodeToString(sum[:]), Key: keyID(leaf), Name: clip(name), Issuer: clip(leaf.Issuer.String())}
 }

@@ -48,6 +48,7 @@ type statement struct {
 	timestamps  trustpolicy.TimestampOption
 	identities  []string
 	stores      []TrustStore
+	entries     []entry
 	verifier    notationgo.Verifier
 }
 
@@ -230,6 +231,9 @@ func compile(s trustpolicy.TrustPolicy, stores trustStores) (*statement, error) 
 				clip(name), strings.Join(slices.Sorted(maps.Keys(stores)), ", "))
 		}
 		compiled.stores = append(compiled.stores, store)
+	}
+	if compiled.entries, err = entriesOf(s.TrustedIdentities, compiled.stores); err != nil {
+		return nil, err
 	}
 	s.RegistryScopes = []string{"*"} // which statement applies is decided by statementFor
 	s.SignatureVerification.Override = maps.Clone(s.SignatureVerification.Override)

@@ -38,6 +38,9 @@ type TrustStore struct {
 	Type         TrustStoreType
 	Name         string
 	Certificates []*x509.Certificate
+	// Objects of vaults that some of the certificates are from, each without its
+	// version, by certificate. Two stores with versions of one object are one party.
+	Objects map[*x509.Certificate]string
 }
 
 // String is the store's name as Notary trust policies write it: "ca:acme".

@@ -33,6 +33,7 @@ type Verifier struct {
 	statements  map[string]*statement // by scope; "*" for all others
 	revocation  *Revocation
 	fingerprint string
+	parties     []string
 }
 
 // New makes a Verifier, or says in the user's words what is wrong with the
@@ -55,6 +56,9 @@ func New(o Options) (*Verifier, error) {
 		if err != nil {
 			return nil, fmt.Errorf("statement %q: %w", clip(s.Name), err)
 		}
+		for _, entry := range compiled.entries {
+			v.parties = append(v.parties, entry.id)
+		}
 		if o.Revocation == nil && compiled.enforcement[trustpolicy.TypeRevocation] != trustpolicy.ActionSkip {
 			return nil, errors.New("revocation is to be checked, and there is nothing to check it with")
 		}
@@ -71,6 +75,10 @@ func New(o Options) (*Verifier, error) {
 
 // Fingerprint changes with every option and every byte of trust material.
 func (v *Verifier) Fingerprint() string { return v.fingerprint }
+
+// Parties are all whom the options trust, as Claims.Parties has them; one that is
+// written twice may be there twice.
+func (v *Verifier) Parties() []string { return slices.Clone(v.parties) }
 
 // Skips reports whether the Notary trust policy says not to verify images of
 // the repository ("registry/path"). A check cannot exempt an image that has no
@@ -152,7 +160,7 @@ func (v *Verifier) verify(ctx context.Context, e verifier.Evidence) verifier.Fin
 	}
 	content := outcome.EnvelopeContent
 	signer := &content.SignerInfo
-	f.Claims = verifier.Claims{Signer: signerOf(signer), SignedAt: signer.SignedAttributes.SigningTime}
+	f.Claims = verifier.Claims{Signer: signerOf(signer), Parties: s.parties(signer), SignedAt: signer.SignedAttributes.SigningTime}
 	if f.Err = uncritical(signer); f.Err != nil {
 		return f
 	}

@@ -2,6 +2,7 @@ package sigstore
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -17,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"slices"
 	"strings"
 
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -39,6 +41,10 @@ type PublicKey struct {
 	// Name may be empty: then a part of the key's hash stands for it.
 	Name string
 	Key  crypto.PublicKey
+	// Object of a vault of which the key is a version, as its URL without the version;
+	// empty where the key is written itself. Versions of one object are one party, and
+	// the keys of objects may share a name.
+	Object string
 }
 
 // ParsePublicKey reads one public key in PEM, as in cosign.pub, or in DER. What
@@ -172,7 +178,9 @@ func (h halves) join(written []byte) []byte {
 
 // trustedKey is a PublicKey made ready.
 type trustedKey struct {
-	name string // for people
+	// parties are all entries that the key meets: itself, objects of vaults, or both.
+	parties []string
+	name    string // for people
 	// id is the hash of the key (SubjectPublicKeyInfo): one key under two names
 	// is one signer.
 	id         string
@@ -203,6 +211,14 @@ func newKeyring(keys []PublicKey) (keyring, error) {
 		if k.Name == "" {
 			ring[i].name = "key " + hex.EncodeToString(sum[:6])
 		}
+	}
+	for _, k := range ring {
+		for j, other := range ring {
+			if party := cmp.Or(keys[j].Object, other.id); other.id == k.id && !slices.Contains(k.parties, party) {
+				k.parties = append(k.parties, party)
+			}
+		}
+		slices.Sort(k.parties)
 	}
 	return ring, nil
 }

@@ -74,12 +74,14 @@ func (o Options) validate() error {
 	case len(o.Keys) > maxKeys:
 		return fmt.Errorf("keys: %d are more than the %d that are tried", len(o.Keys), maxKeys)
 	}
-	names := map[string]bool{}
+	type named struct{ byHand bool } // or a version of a vault's object
+	names := map[string]named{}
 	for i, key := range o.Keys {
-		if key.Name != "" && names[key.Name] {
+		before, twice := names[key.Name]
+		if key.Name != "" && twice && (before.byHand || key.Object == "") {
 			return fmt.Errorf("keys[%d]: %q is the name of two keys", i, clip(key.Name))
 		}
-		names[key.Name] = true
+		names[key.Name] = named{key.Object == ""}
 	}
 	return nil
 }
@@ -125,7 +127,7 @@ func (o Options) fingerprint(keys keyring) string {
 	// Cannot fail: a hash takes all bytes, and all is made of strings and bytes.
 	_ = encode.Encode([]string{string(o.TransparencyLog), o.Repository.Registry, o.Repository.Repository})
 	for _, key := range keys {
-		_ = encode.Encode([]string{key.name, key.id})
+		_ = encode.Encode(append([]string{key.name, key.id}, key.parties...))
 	}
 	logs := make([]string, len(o.LogKeys))
 	for i, key := range o.LogKeys {

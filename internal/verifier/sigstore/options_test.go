@@ -33,7 +33,7 @@ func TestRefusedOptions(t *testing.T) {
 		"ignored with a root":     {sigstore.Options{Keys: keys, TransparencyLog: sigstore.LogIgnored, TrustedRoot: []byte("{}")}, "take out logKeys"},
 		"no key":                  {sigstore.Options{TransparencyLog: sigstore.LogIgnored}, "nobody is trusted"},
 		"many keys":               {sigstore.Options{Keys: many, TransparencyLog: sigstore.LogIgnored}, "are tried"},
-		"one name twice":          {sigstore.Options{Keys: []sigstore.PublicKey{{"ci", key.Public()}, {"ci", log.Key.Public()}}, TransparencyLog: sigstore.LogIgnored}, "name of two keys"},
+		"one name twice":          {sigstore.Options{Keys: []sigstore.PublicKey{{Name: "ci", Key: key.Public()}, {Name: "ci", Key: log.Key.Public()}}, TransparencyLog: sigstore.LogIgnored}, "name of two keys"},
 		"an empty key":            {sigstore.Options{Keys: []sigstore.PublicKey{{Name: "ci"}}, TransparencyLog: sigstore.LogIgnored}, "keys[0]"},
 		"a log's key of Ed25519":  {sigstore.Options{Keys: keys, TransparencyLog: sigstore.LogRequired, LogKeys: []crypto.PublicKey{make(ed25519.PublicKey, 32)}}, "logKeys[0]"},
 		"a root that is none":     {sigstore.Options{Keys: keys, TransparencyLog: sigstore.LogRequired, TrustedRoot: []byte("{}")}, "trustedRoot"},

@@ -3,6 +3,7 @@ package sigstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -64,6 +65,16 @@ func New(o Options) (*Verifier, error) {
 
 // Fingerprint changes with every option and every byte of trust material.
 func (v *Verifier) Fingerprint() string { return v.fingerprint }
+
+// Parties are all whom the options trust, as Claims.Parties has them; one that is
+// written twice may be there twice.
+func (v *Verifier) Parties() []string {
+	var list []string
+	for _, key := range v.keys {
+		list = append(list, key.parties...)
+	}
+	return list
+}
 
 // Wants names bundles of all versions and signatures of Cosign's own format
 // among the referrers, and Cosign's tag.
@@ -218,7 +229,7 @@ func (v *Verifier) judge(ctx context.Context, e verifier.Evidence, layer ocispec
 	claims, err := v.prove(e.Subject.Digest, layer, b.data)
 	if err != nil {
 		f = refused(err)
-		f.Claims.Signer = claims.Signer
+		f.Claims.Signer, f.Claims.Parties = claims.Signer, claims.Parties
 		return f
 	}
 	return verifier.Finding{Claims: claims, ValidUntil: time.Now().Add(maxFindingAge)}
@@ -245,7 +256,7 @@ func (v *Verifier) prove(subject digest.Digest, layer ocispec.Descriptor, data [
 	case key == nil:
 		return claims, v.keys.notOurs(e.hint)
 	}
-	claims.Signer = verifier.Signer{ID: key.id, Name: key.name}
+	claims.Signer, claims.Parties = verifier.Signer{ID: key.id, Key: key.id, Name: key.name}, slices.Clone(key.parties)
 	signed, err := e.subject()
 	if err != nil {
 		return claims, err

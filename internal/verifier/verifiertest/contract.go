@@ -376,6 +376,7 @@ func faults(f verifier.Finding, kind verifier.Kind, subject digest.Digest) []str
 		add(f.Claims.SubjectDigest != subject, "proof about another subject")
 		add(f.Claims.Kind != kind, "proof of another kind")
 		add(f.Claims.Signer.ID == "", "proof by nobody")
+		add(len(f.Claims.Parties) == 0 || slices.Contains(f.Claims.Parties, ""), "proof by no entry of the policy")
 		add(!f.ValidUntil.After(now), "proof that has ended")
 		return list
 	}

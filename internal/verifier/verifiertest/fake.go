@@ -307,6 +307,7 @@ func (v Verifier) Verify(ctx context.Context, e verifier.Evidence) []verifier.Fi
 	}
 	finding.Claims = verifier.Claims{
 		SubjectDigest: s.Subject, Kind: s.Kind, Signer: verifier.Signer{ID: "fake:" + s.Signer, Name: s.Signer},
+		Parties: []string{"fake:" + s.Signer},
 	}
 	switch {
 	case s.Reason != "":
