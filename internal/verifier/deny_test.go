@@ -87,7 +87,7 @@ type renamed struct {
 
 func (r renamed) Verify(_ context.Context, e verifier.Evidence) []verifier.Finding {
 	return []verifier.Finding{{
-		Claims:     verifier.Claims{SubjectDigest: e.Subject.Digest, Kind: verifier.KindSignature, Signer: verifier.Signer{ID: "key:1", Name: r.name}},
+		Claims:     verifier.Claims{SubjectDigest: e.Subject.Digest, Kind: verifier.KindSignature, Parties: []string{"key:1"}, Signer: verifier.Signer{ID: "key:1", Name: r.name}},
 		ValidUntil: time.Now().Add(time.Hour),
 	}}
 }

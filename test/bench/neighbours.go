@@ -64,7 +64,7 @@ func (b *bench) neighbours(ctx context.Context) error {
 			{"p99 ms alone", milliseconds(median(alone[1]))}, {"p99 ms beside", milliseconds(median(beside[1]))},
 		}...)
 		limit := max(median(alone[1])*11/10, median(alone[1])+neighbourSlack)
-		b.report.demand(median(beside[1]) <= limit*loose, "p99 beside a registry that %s is %v, alone %v", c.name, median(beside[1]), median(alone[1]))
+		b.report.demand(b.sizes.turns < 5 || median(beside[1]) <= limit*loose, "p99 beside a registry that %s is %v, alone %v", c.name, median(beside[1]), median(alone[1]))
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func TestHostileRegistries(t *testing.T) {
 			}, "undecided",
 		},
 		"L41_a registry that hangs": {
-			func(*scene) registrytest.Fault { return registrytest.On("/v2/", registrytest.Hang(nil)) }, "TIMEOUT",
+			func(*scene) registrytest.Fault { return registrytest.On("/v2/", registrytest.Hang(nil)) }, "REGISTRY_AWAY",
 		},
 		"L41_a registry that is broken": {
 			func(*scene) registrytest.Fault { return registrytest.On("/v2/", registrytest.Status(500)) }, "undecided", // after its retries, or before they end
