@@ -36,7 +36,9 @@ import (
 // own whose root is in NAME.crt, and each with a key for Cosign whose public part
 // is in NAME.pub; the log's is in log.pub. cosign adds to the manifest at
 // Cosign's tag; of= signs another image. wabbit-crl's certificate names a CRL and
-// revoked-crl's is on that list; late has a certificate that has expired.
+// revoked-crl's is on that list; late has a certificate that has expired. alice's root
+// has also issued certificates for alice-too, another name; alice-ops, alice with a unit
+// in her name; and alice-again, alice with another key.
 type world struct {
 	registry *registrytest.Registry
 	signers  map[string]*notationtest.Certificate
@@ -46,7 +48,7 @@ type world struct {
 }
 
 // signerNames is every signer, in the order in which they are made.
-var signerNames = []string{"wabbit", "ci", "alice", "bob", "mallory", "late", "wabbit-crl", "revoked-crl"}
+var signerNames = []string{"wabbit", "ci", "alice", "bob", "mallory", "late", "wabbit-crl", "revoked-crl", "alice-too", "alice-ops", "alice-again"}
 
 // newWorld makes the signers and writes their roots to dir.
 func newWorld(t testing.TB, dir string, options registrytest.Options) *world {
@@ -67,6 +69,13 @@ func newWorld(t testing.TB, dir string, options registrytest.Options) *world {
 			leaf.Subject = notationtest.Name("wabbit-networks.io")
 		case "late":
 			leaf.NotBefore, leaf.NotAfter = time.Now().Add(-30*time.Minute), time.Now().Add(-10*time.Minute)
+		case "alice-too":
+			root = w.signers["alice"].Root()
+		case "alice-ops", "alice-again":
+			root, leaf.Subject = w.signers["alice"].Root(), notationtest.Name("alice")
+			if name == "alice-ops" {
+				leaf.Subject.OrganizationalUnit = []string{"ops"}
+			}
 		case "wabbit-crl", "revoked-crl":
 			root, leaf.CRL = crlRoot, []string{w.crl.URL + "/list.crl"}
 		}

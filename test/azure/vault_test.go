@@ -145,6 +145,60 @@ func TestARotation(t *testing.T) {
 	s.eventually(t, "shop/cart:1", "SIGNATURE_INVALID") // the fourth now
 }
 
+// policyOfThePage is the policy of docs/azure.md as it stands there, with the names of
+// the scene in the place of its variables.
+func policyOfThePage(t *testing.T, s *scene, subject string) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/azure.md")
+	must(t, err)
+	_, rest, found := strings.Cut(string(page), "apiVersion: countersign.dev/v1beta1\nkind: ClusterTrustPolicy\nmetadata: {name: azure}\n")
+	text, _, ends := strings.Cut(rest, "EOF\n")
+	if !found || !ends || !strings.Contains(text, "{name: ci, azureKeyVault:") || !strings.Contains(text, "versionHistoryLimit: 2") {
+		t.Fatal("the page has no such policy")
+	}
+	text = strings.NewReplacer("$ACR_NAME.azurecr.io", s.acr.Host, "https://$AKV_NAME.vault.azure.net", strings.TrimSuffix(s.vault.URI(), "/"),
+		"$CERT_NAME", "wabbit", "$KEY_NAME", "ci", "$SUBJECT_DN", subject).Replace(text)
+	return "apiVersion: countersign.dev/v1beta1\nkind: ClusterTrustPolicy\nmetadata: {name: azure}\n" + text
+}
+
+// TestL49_TheRotationOfThePage: the page's policy, word for word, takes the new version
+// of a key and the one before it, across a restart as well.
+func TestL49_TheRotationOfThePage(t *testing.T) {
+	s := newScene(t)
+	signer := s.signed(t, "shop/notation:1", "wabbit")
+	_, err := s.vault.Certificate("wabbit", signer.Chain(), nil)
+	must(t, err)
+	sign := func(i int) {
+		name, image := fmt.Sprintf("ci%d", i), fmt.Sprintf("shop/cart:%d", i)
+		s.signed(t, image, "")
+		must(t, s.CosignSign(t.Context(), image, name, world.CosignOptions{}))
+		key, err := s.Key(name)
+		must(t, err)
+		s.vault.Key("ci", key.Private)
+	}
+	sign(0)
+	policy := policyOfThePage(t, s, signer.Certificate.Subject.String())
+	s.start(t, policy)
+	s.want(t, "shop/notation:1", "TRUSTED")
+	s.want(t, "shop/cart:0", "TRUSTED")
+	sign(1)
+	s.later(10 * time.Minute)
+	s.eventually(t, "shop/cart:1", "TRUSTED")
+	s.want(t, "shop/cart:0", "TRUSTED")
+	s.want(t, "shop/notation:1", "TRUSTED")
+	s.start(t, policy)
+	for _, image := range []string{"shop/cart:0", "shop/cart:1", "shop/notation:1"} {
+		s.want(t, image, "TRUSTED")
+	}
+	// Both versions are one party.
+	s.start(t, strings.Replace(policy, "    any:\n", "    atLeast:\n      count: 2\n      of:\n", 1))
+	s.signed(t, "shop/both:1", "")
+	for i := range 2 {
+		must(t, s.CosignSign(t.Context(), "shop/both:1", fmt.Sprintf("ci%d", i), world.CosignOptions{}))
+	}
+	s.want(t, "shop/both:1", "THRESHOLD_NOT_MET")
+}
+
 // TestOneVersion counts alone.
 func TestOneVersion(t *testing.T) {
 	s := newScene(t)
