@@ -28,6 +28,10 @@ const (
 	// conditionFresh is false while what the object refers to could not be
 	// refreshed, or was withdrawn in part. It is there since it was false first.
 	conditionFresh = "Fresh"
+	// conditionReachable is false where a threshold can never be met, because too few of
+	// its entries count apart. It is there since it was false first.
+	conditionReachable                   = "ThresholdsReachable"
+	reasonReachable, reasonTooFewEntries = "Reachable", "TooFewEntries"
 )
 
 // The reasons of the condition.
@@ -105,6 +109,9 @@ func (s *statuses) conditions(status config.PolicyStatus, before []metav1.Condit
 	if fresh := freshness(status); find(before, conditionFresh) != nil || fresh.Status == metav1.ConditionFalse {
 		wanted = append(wanted, fresh)
 	}
+	if reachable := reachability(status); find(before, conditionReachable) != nil || reachable.Status == metav1.ConditionFalse {
+		wanted = append(wanted, reachable)
+	}
 	if status.Kind == api.KindClusterTrustPolicy && s.webhook != nil {
 		if enforced, known := s.webhook.condition(); known {
 			wanted = append(wanted, enforced)
@@ -154,6 +161,14 @@ func find(conditions []metav1.Condition, kind string) *metav1.Condition {
 	}
 	c := *found
 	return &c
+}
+
+// reachability words whether each threshold of a policy can be met.
+func reachability(s config.PolicyStatus) metav1.Condition {
+	if len(s.Unreachable) == 0 {
+		return metav1.Condition{Type: conditionReachable, Status: metav1.ConditionTrue, Reason: reasonReachable, Message: "each threshold can be met"}
+	}
+	return metav1.Condition{Type: conditionReachable, Status: metav1.ConditionFalse, Reason: reasonTooFewEntries, Message: strings.Join(s.Unreachable, "; ")}
 }
 
 // freshness words how what the object refers to fares.

@@ -41,6 +41,9 @@ type PolicyStatus struct {
 	Audits bool
 	// ExpiresAt is when an Exemption ends; zero for policies.
 	ExpiresAt time.Time
+	// Unreachable says which thresholds can never be met, because too few of their
+	// entries count apart.
+	Unreachable []string
 	// Warnings are about what the document refers to: it counts, and is not as it
 	// should be.
 	Warnings []Problem
@@ -311,6 +314,9 @@ func (s *standing) status() PolicyStatus {
 	}
 	if s.policy.exemption != nil {
 		status.ExpiresAt = s.policy.exemption.Until
+	}
+	if s.policy.broken == nil {
+		status.Unreachable = unreachable(s.policy.rule.Require)
 	}
 	return status
 }
