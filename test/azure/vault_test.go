@@ -177,7 +177,7 @@ func TestL49_TheRotationOfThePage(t *testing.T) {
 		s.vault.Key("ci", key.Private)
 	}
 	sign(0)
-	policy := policyOfThePage(t, s, signer.Certificate.Subject.String())
+	policy := policyOfThePage(t, s, signer.Subject.String())
 	s.start(t, policy)
 	s.want(t, "shop/notation:1", "TRUSTED")
 	s.want(t, "shop/cart:0", "TRUSTED")
