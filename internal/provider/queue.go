@@ -107,7 +107,7 @@ func (q *queues) enter(ctx context.Context, address string) (_ context.Context, 
 	return ctx, func(late bool) {
 		q.mu.Lock()
 		if outer.Err() != nil { // the webhook was given up: what waits behind it will be
-			c.busyUntil = time.Now().Add(busyMemory)
+			c.tire(time.Now())
 		}
 		c.leave(r)
 		c.late = late && !r.ended && c.left.Sub(r.begun) >= saturated
@@ -149,8 +149,18 @@ func (c *client) enter(r *inFlight) {
 		c.below = time.Time{}
 	}
 	soon := now.Sub(c.left) <= prompt
-	if c.refills > 0 && now.Sub(c.since) >= saturated || soon && (c.late || c.weary(now) && c.relieved.Equal(c.left)) {
+	switch {
+	case c.refills > 0 && now.Sub(c.since) >= saturated, soon && c.weary(now) && c.relieved.Equal(c.left):
 		c.busyUntil = now.Add(busyMemory)
+	case soon && c.late:
+		c.tire(now)
+	}
+}
+
+// tire notes a sign that others may be waiting, too weak to answer at once for them.
+func (c *client) tire(now time.Time) {
+	if c.busyUntil.Before(now) {
+		c.busyUntil = now
 	}
 }
 

@@ -104,7 +104,11 @@ func TestL56_AdmissionIsNotOpenedByARegistry(t *testing.T) {
 	known := s.signed(t, "bystander/cart:1") + "@" + s.Digest("bystander/cart:1").String()
 	must(t, s.tryPod(t.Context(), "bystander", known))
 	must(t, s.Webhooks(t.Context(), "Ignore", s.gatekeeperCA))
-	defer func() { must(t, s.Webhooks(context.WithoutCancel(t.Context()), "Fail", s.gatekeeperCA)) }()
+	fresh := s.signed(t, "bystander/fresh:1")
+	defer func() {
+		must(t, s.Webhooks(context.WithoutCancel(t.Context()), "Fail", s.gatekeeperCA))
+		s.eventuallyAdmitted(t, "bystander", fresh) // what was not known before is decided again
+	}()
 	for _, c := range []struct {
 		name  string
 		kinds map[string]int // registries
