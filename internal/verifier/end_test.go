@@ -33,6 +33,7 @@ func TestWhenAVerdictEnds(t *testing.T) {
 		"one of two goes on":                  {leaf(day(3), End{}), End{}},
 		"all: the first":                      {rule("all", "", leaf(day(3)), leaf(day(5)), leaf(End{})), day(3)},
 		"any: the last":                       {rule("any", "", leaf(day(3)), leaf(day(5)), refused), day(5)},
+		"any: the last, in another order":     {rule("any", "", leaf(day(5)), leaf(day(3)), leaf(day(4))), day(5)},
 		"any: one goes on":                    {rule("any", "", leaf(day(3)), leaf(End{})), End{}},
 		"all of any":                          {rule("all", "", rule("any", "", leaf(day(3)), leaf(day(5))), leaf(day(9))), day(5)},
 		"two of three signers":                {rule("atLeast", "2", leaf(day(3), day(5), day(7))), day(5)},

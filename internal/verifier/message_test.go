@@ -66,3 +66,24 @@ func TestAMessageIsBoundedPrintableAndNamesTheImage(t *testing.T) {
 		}
 	})
 }
+
+func TestAMessageOfAnyLengthFits(t *testing.T) {
+	ref, err := verifier.ParseReference("registry.example.com/cart@" + digest.FromString("cart").String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for length := range 600 {
+		store := &verifiertest.Store{}
+		store.Attach(verifier.Subject{Reference: ref, Digest: ref.Digest}, verifiertest.Statement{
+			Reason: verifier.ReasonSignatureInvalid, Message: strings.Repeat("x", length), Signer: "x",
+		})
+		chain := verifier.NewChain([]verifier.Policy{{Name: "p", Require: verifiertest.Check("c", "w")}}, store, verifier.NewMemory(1<<20))
+		v, err := chain.Verify(context.Background(), verifier.Request{Image: ref})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(v.Message()); got > 240 || length > 240 && got < 230 {
+			t.Fatalf("a cause of %d bytes makes a message of %d", length, got)
+		}
+	}
+}
