@@ -3,7 +3,6 @@ package verifier
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -52,96 +51,22 @@ func signaturesOf(checks [][]Report, whole func(Candidate) bool) []*signature {
 	return list
 }
 
-// signersOf are the signers that count: the most to whom distinct parties can be
-// matched, where no holder and no key counts twice and signatures that meet the same
-// entries are one signer's.
-//
-// These rules are one flow: from holders by way of keys and sets of entries to entries,
-// each of which lets one unit pass. Another signature never makes it less.
+// signersOf are the signers that count: the most that can be matched to distinct
+// entries, where no holder and no key counts twice and signatures that meet the same
+// entries are one signer's. Another signature never makes them fewer.
 func signersOf(signatures []*signature) []Signer {
-	const source, sink = 0, 1
-	f := flow{edges: make([][]int, 2)}
-	nodes, linked := map[string]int{}, map[[2]int]bool{}
-	link := func(from, to int) {
-		if !linked[[2]int{from, to}] {
-			linked[[2]int{from, to}] = true
-			f.link(from, to)
-		}
+	var counted []choice
+	for _, group := range groupsOf(choicesOf(signatures)) {
+		search := newMatching(group)
+		search.extend(0, nil)
+		counted = append(counted, search.best...)
 	}
-	node := func(name string) int {
-		if _, known := nodes[name]; !known {
-			nodes[name] = f.node()
-		}
-		return nodes[name]
+	slices.SortFunc(counted, func(a, b choice) int { return cmp.Compare(a.order, b.order) })
+	var signers []Signer
+	for _, c := range counted {
+		signers = append(signers, c.signer)
 	}
-	holders := map[int]Signer{}
-	for _, s := range signatures {
-		if len(s.proved) == 0 {
-			continue
-		}
-		slices.Sort(s.met)
-		set := strings.Join(s.met, "\n")
-		holder, into, key := node("holder "+s.signer.ID), node("into "+s.signer.key()), node("key "+s.signer.key())
-		in, out := node("one of "+set), node("entries "+set)
-		if _, known := holders[holder]; !known {
-			holders[holder] = s.signer
-		}
-		link(source, holder)
-		link(holder, into)
-		link(into, key)
-		link(key, in)
-		link(in, out)
-		for _, party := range s.proved {
-			entry := node("party " + party)
-			link(out, entry)
-			link(entry, sink)
-		}
-	}
-	for f.augment(source, sink, map[int]bool{}) {
-	}
-	var counted []Signer
-	for _, edge := range f.edges[source] {
-		if f.used[edge] {
-			counted = append(counted, holders[f.to[edge]])
-		}
-	}
-	return counted
-}
-
-// flow is a network of edges that each let one unit pass. Edge e and its way back are
-// e and e^1.
-type flow struct {
-	edges [][]int // by node
-	to    []int   // by edge
-	used  []bool  // by edge; the way back of an edge that is not used is
-}
-
-func (f *flow) node() int {
-	f.edges = append(f.edges, nil)
-	return len(f.edges) - 1
-}
-
-func (f *flow) link(from, to int) {
-	f.edges[from] = append(f.edges[from], len(f.to))
-	f.edges[to] = append(f.edges[to], len(f.to)+1)
-	f.to = append(f.to, to, from)
-	f.used = append(f.used, false, true)
-}
-
-// augment lets one more unit pass, if that can be.
-func (f *flow) augment(at, sink int, seen map[int]bool) bool {
-	if at == sink {
-		return true
-	}
-	seen[at] = true
-	for _, edge := range f.edges[at] {
-		if f.used[edge] || seen[f.to[edge]] || !f.augment(f.to[edge], sink, seen) {
-			continue
-		}
-		f.used[edge], f.used[edge^1] = true, false
-		return true
-	}
-	return false
+	return signers
 }
 
 // wholeIn reports whether all checks of a threshold that the candidate is for have said
