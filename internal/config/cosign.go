@@ -103,7 +103,7 @@ func (s cosignScheme) compile(c *compiler, path string) schemeVerifier {
 			continue
 		}
 		if key := c.publicKey(element(path+".keys", i), source.DataSource); key != nil {
-			options.Keys = append(options.Keys, sigstore.PublicKey{Name: source.Name, Key: key})
+			options.Keys = append(options.Keys, sigstore.PublicKey{Name: source.Name, Key: key, Object: c.objectWith(key)})
 		}
 	}
 	for i, source := range s.LogKeys {
@@ -144,11 +144,48 @@ func (c *compiler) vaultKeys(path, name string) []sigstore.PublicKey {
 				c.problem(path, err.Error(), "Report this")
 				continue
 			}
-			object.Version = "" // all versions are one party
-			list = append(list, sigstore.PublicKey{Name: name, Key: key, Object: object.String()})
+			list = append(list, sigstore.PublicKey{Name: name, Key: key, Object: objectOf(object)})
 		}
 	}
 	return list
+}
+
+// objectWith is the object of a vault in this policy of which a key that is written by
+// itself is a version, so that its holder is not two parties; empty where it is none's.
+// Of several it is the first by name: the key's signatures meet all of them.
+func (c *compiler) objectWith(key crypto.PublicKey) (object string) {
+	comparable, ok := key.(interface{ Equal(crypto.PublicKey) bool })
+	if !ok {
+		return ""
+	}
+	for path, pieces := range c.material.pieces {
+		if !strings.HasSuffix(path, ".azureKeyVault") {
+			continue
+		}
+		for _, p := range pieces {
+			id, err := trust.ParseID(p.file)
+			if name := objectOf(id); err == nil && id.Kind == trust.Key && holds(p.data, comparable.Equal) && (object == "" || name < object) {
+				object = name
+			}
+		}
+	}
+	return object
+}
+
+// holds reports whether one of the keys in PEM is equal.
+func holds(data []byte, equal func(crypto.PublicKey) bool) bool {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if key, err := sigstore.ParsePublicKey(pem.EncodeToMemory(block)); err == nil && equal(key) {
+			return true
+		}
+	}
+	return false
+}
+
+// objectOf names the object of a vault that a reference is to, of whichever version.
+func objectOf(r trust.Reference) string {
+	r.Version = "" // all versions are one party
+	return r.String()
 }
 
 // publicKey reads one public key, or says why it cannot and gives nil.

@@ -91,41 +91,46 @@ func (c *compiler) trustStores(sources []typedSources) []notation.TrustStore {
 	at := map[string]int{}
 	for _, typed := range sources {
 		for i, source := range typed.sources {
-			store := notation.TrustStore{Type: typed.of, Name: source.Name}
+			store := notation.TrustStore{Type: typed.of, Name: source.Name, Objects: map[*x509.Certificate]string{}}
 			if store.Name == "" {
 				store.Name = api.DefaultTrustStore
 			}
-			store.Certificates = c.certificates(element(typed.path, i), source)
-			if known, ok := at[store.String()]; ok {
-				stores[known].Certificates = append(stores[known].Certificates, store.Certificates...)
-				continue
+			known, ok := at[store.String()]
+			if !ok {
+				known = len(stores)
+				at[store.String()] = known
+				stores = append(stores, store)
 			}
-			at[store.String()] = len(stores)
-			stores = append(stores, store)
+			c.certificates(&stores[known], element(typed.path, i), source)
 		}
 	}
 	return stores
 }
 
-func (c *compiler) certificates(path string, source api.TrustStoreSource) []*x509.Certificate {
+// certificates adds those of a source to a store.
+func (c *compiler) certificates(to *notation.TrustStore, path string, source api.TrustStoreSource) {
 	if source.Inline != "" {
 		certificates, err := notation.ParseCertificates([]byte(source.Inline))
 		if err != nil {
 			c.problem(path+".inline", err.Error(), "Write certificates in PEM and nothing else")
 		}
-		return certificates
+		to.Certificates = append(to.Certificates, certificates...)
+		return
 	}
-	var all []*x509.Certificate
 	for _, field := range []string{path + ".file", path + ".directory", path + ".secret", path + ".configMap", path + ".azureKeyVault"} {
 		for _, p := range c.material.pieces[field] {
 			certificates, err := notation.ParseCertificates(p.data)
 			if err != nil {
 				c.problem(field, quote(p.file)+": "+err.Error(), "Put certificates in PEM there, or one in DER, and nothing else")
 			}
-			all = append(all, certificates...)
+			to.Certificates = append(to.Certificates, certificates...)
+			if object, err := trust.ParseID(p.file); err == nil && field == path+".azureKeyVault" {
+				for _, certificate := range certificates {
+					to.Objects[certificate] = objectOf(object)
+				}
+			}
 		}
 	}
-	return all
 }
 
 func overrideOf(o *api.VerificationOverride) map[string]string {

@@ -22,8 +22,8 @@ type scheme interface {
 type schemeVerifier interface {
 	verifier.Verifier
 	Fingerprint() string
-	// Parties are all whom it trusts, as verifier.Claims has them.
-	Parties() []string
+	// Parties are all whom it trusts; one that is written twice may be there twice.
+	Parties() []verifier.Party
 }
 
 // schemeOf gives the scheme that a check chose and its field's name, which is

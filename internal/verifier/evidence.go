@@ -115,6 +115,14 @@ type Signer struct {
 	Issuer string
 }
 
+// Party is an entry of a policy whose signatures a threshold counts once.
+type Party struct {
+	// ID is the same wherever the entry is written, see Claims.Parties.
+	ID string
+	// Signers is equal for two entries that the same signers meet.
+	Signers string
+}
+
 // Claims is the proven part of evidence. Only a Verifier fills it, after the
 // cryptography held.
 type Claims struct {

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -194,9 +195,52 @@ func TestL49_TheRotationOfThePage(t *testing.T) {
 	s.start(t, strings.Replace(policy, "    any:\n", "    atLeast:\n      count: 2\n      of:\n", 1))
 	s.signed(t, "shop/both:1", "")
 	for i := range 2 {
-		must(t, s.CosignSign(t.Context(), "shop/both:1", fmt.Sprintf("ci%d", i), world.CosignOptions{}))
+		must(t, s.CosignSign(t.Context(), "shop/both:1", fmt.Sprintf("ci%d", i), world.CosignOptions{Bundle: true}))
 	}
 	s.want(t, "shop/both:1", "THRESHOLD_NOT_MET")
+}
+
+// TestL43_AVaultsObjectIsOneParty, whichever of its versions a check takes, and where one
+// of them is written as a key too.
+func TestL43_AVaultsObjectIsOneParty(t *testing.T) {
+	s := newScene(t)
+	s.signed(t, "shop/cart:1", "")
+	for _, name := range []string{"one", "two"} {
+		must(t, s.Sign(t.Context(), "shop/cart:1", name, notationtest.SignOptions{}))
+		signer, err := s.Signer(name)
+		must(t, err)
+		for _, object := range []string{"wabbit", "of-" + name} {
+			_, err = s.vault.Certificate(object, signer.Chain(), nil)
+			must(t, err)
+		}
+		must(t, s.CosignSign(t.Context(), "shop/cart:1", "key-"+name, world.CosignOptions{Bundle: true}))
+		key, err := s.Key("key-" + name)
+		must(t, err)
+		s.vault.Key("ci", key.Private)
+		must(t, os.WriteFile(filepath.Join(s.Policies, "key-"+name+".pub"), key.PEM(), 0o600))
+	}
+	notation := func(name, entry string) string {
+		return "{name: " + name + ", notation: {level: strict, trustStores: {ca: [{azureKeyVault: {vaultURI: \"$VAULT\", certificates: [" + entry + "]}}]}, trustedIdentities: [\"*\"]}}"
+	}
+	cosign := func(name, key string) string {
+		return "{name: " + name + ", cosign: {transparencyLog: ignored, keys: [" + key + "]}}"
+	}
+	const ci = `{name: ci, azureKeyVault: {vaultURI: "$VAULT", keys: [{name: ci, versionHistoryLimit: 2}]}}`
+	for name, c := range map[string]struct {
+		of   []string
+		want string
+	}{
+		"two histories of a certificate":       {[]string{notation("a", "{name: wabbit, versionHistoryLimit: 2}"), notation("b", "{name: wabbit}")}, "THRESHOLD_NOT_MET"},
+		"two certificates":                     {[]string{notation("a", "{name: of-one}"), notation("b", "{name: of-two}")}, "TRUSTED"},
+		"a version of a key is written too":    {[]string{cosign("a", ci), cosign("b", "{name: old, file: key-one.pub}")}, "THRESHOLD_NOT_MET"},
+		"it is written beside, in one check":   {[]string{cosign("a", ci+", {name: old, file: key-one.pub}")}, "THRESHOLD_NOT_MET"},
+		"a certificate and a key of the vault": {[]string{notation("a", "{name: of-one}"), cosign("b", ci)}, "TRUSTED"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.start(t, strings.Replace(fromVault, "    name: wabbit\n", "    atLeast:\n      count: 2\n      of:\n        - "+strings.Join(c.of, "\n        - ")+"\n", 1))
+			s.want(t, "shop/cart:1", c.want)
+		})
+	}
 }
 
 // TestOneVersion counts alone.

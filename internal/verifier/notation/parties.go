@@ -1,7 +1,6 @@
 package notation
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -17,6 +16,8 @@ import (
 // identity is "*".
 type entry struct {
 	id string
+	// signers is equal for entries that the same signers meet.
+	signers string
 	// subject that a certificate must have, as attributes; nil: any.
 	subject map[string]string
 	// stores of which one must vouch for the certificate.
@@ -32,7 +33,7 @@ func entriesOf(identities []string, stores []TrustStore) ([]entry, error) {
 	for _, identity := range identities {
 		if identity == "*" {
 			for _, store := range stores {
-				entries = append(entries, entry{id: entryID("*", store), stores: []TrustStore{store}})
+				entries = append(entries, newEntry("*", nil, store))
 			}
 			continue
 		}
@@ -46,23 +47,32 @@ func entriesOf(identities []string, stores []TrustStore) ([]entry, error) {
 			attributes = append(attributes, fmt.Sprintf("%s=%q", key, value))
 		}
 		slices.Sort(attributes)
-		entries = append(entries, entry{id: entryID(strings.Join(attributes, ","), stores...), subject: subject, stores: stores})
+		entries = append(entries, newEntry(strings.Join(attributes, ","), subject, stores...))
 	}
 	return entries, nil
 }
 
-// entryID is a hash, because a policy may name many certificates. A certificate of
-// the same key is the same, and so is another version of a vault's object.
-func entryID(said string, stores ...TrustStore) string {
-	held := []string{}
+// newEntry makes an entry with hashes for its names, because a policy may have many
+// certificates. A certificate of the same key is the same, and by its id so is another
+// version of a vault's object.
+func newEntry(said string, subject map[string]string, stores ...TrustStore) entry {
+	var objects, keys []string
 	for _, store := range stores {
 		for _, c := range store.Certificates {
-			held = append(held, string(store.Type)+" "+cmp.Or(store.Objects[c], keyID(c)))
+			key := string(store.Type) + " " + keyID(c)
+			keys = append(keys, key)
+			if object := store.Objects[c]; object != "" {
+				key = string(store.Type) + " " + object
+			}
+			objects = append(objects, key)
 		}
 	}
-	slices.Sort(held)
-	sum := sha256.Sum256([]byte(said + "\n" + strings.Join(slices.Compact(held), "\n")))
-	return "x509:" + hex.EncodeToString(sum[:])
+	hash := func(held []string) string {
+		slices.Sort(held)
+		sum := sha256.Sum256([]byte(said + "\n" + strings.Join(slices.Compact(held), "\n")))
+		return "x509:" + hex.EncodeToString(sum[:])
+	}
+	return entry{id: hash(objects), signers: hash(keys), subject: subject, stores: stores}
 }
 
 // parties are the entries that the signer meets, whether or not the signature is good.

@@ -33,7 +33,7 @@ type Verifier struct {
 	statements  map[string]*statement // by scope; "*" for all others
 	revocation  *Revocation
 	fingerprint string
-	parties     []string
+	parties     []verifier.Party
 }
 
 // New makes a Verifier, or says in the user's words what is wrong with the
@@ -57,7 +57,7 @@ func New(o Options) (*Verifier, error) {
 			return nil, fmt.Errorf("statement %q: %w", clip(s.Name), err)
 		}
 		for _, entry := range compiled.entries {
-			v.parties = append(v.parties, entry.id)
+			v.parties = append(v.parties, verifier.Party{ID: entry.id, Signers: entry.signers})
 		}
 		if o.Revocation == nil && compiled.enforcement[trustpolicy.TypeRevocation] != trustpolicy.ActionSkip {
 			return nil, errors.New("revocation is to be checked, and there is nothing to check it with")
@@ -78,7 +78,7 @@ func (v *Verifier) Fingerprint() string { return v.fingerprint }
 
 // Parties are all whom the options trust, as Claims.Parties has them; one that is
 // written twice may be there twice.
-func (v *Verifier) Parties() []string { return slices.Clone(v.parties) }
+func (v *Verifier) Parties() []verifier.Party { return slices.Clone(v.parties) }
 
 // Skips reports whether the Notary trust policy says not to verify images of
 // the repository ("registry/path"). A check cannot exempt an image that has no

@@ -3,6 +3,7 @@ package sigstore
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -68,10 +69,16 @@ func (v *Verifier) Fingerprint() string { return v.fingerprint }
 
 // Parties are all whom the options trust, as Claims.Parties has them; one that is
 // written twice may be there twice.
-func (v *Verifier) Parties() []string {
-	var list []string
+func (v *Verifier) Parties() []verifier.Party {
+	keys := map[string][]string{} // by party
 	for _, key := range v.keys {
-		list = append(list, key.parties...)
+		for _, party := range key.parties {
+			keys[party] = append(keys[party], key.id)
+		}
+	}
+	var list []verifier.Party
+	for _, party := range slices.Sorted(maps.Keys(keys)) {
+		list = append(list, verifier.Party{ID: party, Signers: strings.Join(slices.Compact(slices.Sorted(slices.Values(keys[party]))), " ")})
 	}
 	return list
 }
