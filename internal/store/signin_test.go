@@ -293,17 +293,17 @@ func TestL28_NoCredentialGoesToAnotherHost(t *testing.T) {
 		between := registrytest.Start(t, registrytest.Options{})
 		v := open(t, store.New(quick()), r, robot("right"))
 		image := r.PushImage(repo, "v1")
-		blob := r.PushBlob(repo, "text/plain", []byte("envelope"))
+		blob := r.PushBlob(repo, "text/plain", []byte("there and back"))
 		if _, err := v.Resolve(t.Context(), byTag(r, "v1")); err != nil { // signed in
 			t.Fatal(err)
 		}
 		r.SetFault(registrytest.On("/blobs/", registrytest.First(1, registrytest.Redirect(between.URL(), 307))))
 		between.SetFault(registrytest.Redirect(r.URL(), 307))
 		r.Reset()
-		_, _ = v.Fetch(t.Context(), subjectOf(r, image), blob)
+		data, err := v.Fetch(t.Context(), subjectOf(r, image), blob)
 		list := r.Requests()
 		if len(list) < 2 || list[0].Authorization == "" || list[1].Authorization != "" || carried(between) != nil {
-			t.Errorf("there and back: %+v, between %v", list, carried(between))
+			t.Errorf("there and back: %+v, between %v; %q, %v", list, carried(between), data, err)
 		}
 	})
 	t.Run("redirected tokens", func(t *testing.T) {
