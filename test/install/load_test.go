@@ -117,10 +117,10 @@ func (a *asker) pinned(ctx context.Context, key string) (string, error) {
 	return answer.Response.Items[0].Value, nil
 }
 
-// post asks about a key.
-func (a *asker) post(ctx context.Context, key string) ([]byte, error) {
+// post sends one request.
+func (a *asker) post(ctx context.Context, keys ...string) ([]byte, error) {
 	body, err := json.Marshal(map[string]any{
-		"apiVersion": "externaldata.gatekeeper.sh/v1beta1", "kind": "ProviderRequest", "request": map[string]any{"keys": []string{key}},
+		"apiVersion": "externaldata.gatekeeper.sh/v1beta1", "kind": "ProviderRequest", "request": map[string]any{"keys": keys},
 	})
 	if err != nil {
 		return nil, err
