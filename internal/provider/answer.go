@@ -225,7 +225,7 @@ func (s *Server) answerAll(ctx context.Context, e *endpoint, client string, keys
 	if len(unknown) == 0 {
 		return answers
 	}
-	ctx, leave := e.queues.enter(ctx, client)
+	ctx, leave := e.queues.enter(ctx, client, namespaceOf(keys[unknown[0]]))
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer func() {
 		leave(errors.Is(ctx.Err(), context.DeadlineExceeded))

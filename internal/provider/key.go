@@ -55,6 +55,13 @@ func splitKey(key string) (scope, image string, scoped bool) {
 	return "", key, false
 }
 
+// namespaceOf is the namespace that a key names, whether or not it is one.
+func namespaceOf(key string) string {
+	scope, _, _ := splitKey(key)
+	namespace, _, _ := strings.Cut(scope, ";")
+	return namespace
+}
+
 // readScope reads what is inside the brackets, and says what is wrong with it.
 func readScope(request *verifier.Request, scope string) (problem string) {
 	namespace, fields, more := strings.Cut(scope, ";")

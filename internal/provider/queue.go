@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -34,13 +35,17 @@ const (
 	// for a review to end, so that a single slow request can hold up all others.
 	wearyLife, wearyMemory = 300 * time.Millisecond, 15 * time.Second
 	// busyLife is how long a request may take while others are known to wait. What is
-	// known, or comes from disk, takes less.
-	busyLife = 5 * time.Millisecond
+	// known, or comes from disk, takes less. Half of Gatekeeper's threads may be taken for
+	// as long as wearyLife by requests of namespaces that took less for slowMemory: they
+	// are not those for which the others wait.
+	busyLife, slowMemory = 5 * time.Millisecond, 5 * time.Second
 	// busyMemory is how long they are taken to wait after the last sign of it.
 	busyMemory = time.Second
 	// clientMemory is how long a client is known that sends nothing, and maxClients how
 	// many are; each is an address that has shown Gatekeeper's certificate.
 	clientMemory, maxClients = 10 * time.Second, 1 << 10
+	// maxSlow is how many namespaces are known to be slow; where they are more, all are.
+	maxSlow = 1 << 8
 )
 
 // errQueue is why a request is undecided that was answered for the sake of others.
@@ -68,6 +73,14 @@ type client struct {
 	refills int
 	// below is since when fewer are in flight; zero: there are not fewer.
 	below time.Time
+	// most is the highest number in flight since then: about as many threads there are.
+	most   int
+	mostAt time.Time
+	// favoured is how many in flight are.
+	favoured int
+	// slow is when a request of a namespace last took wearyLife or longer, or was answered
+	// for the sake of others while that was so.
+	slow map[string]time.Time
 	// busyUntil is until when others are known to wait, and relieved when a request was
 	// last answered for them.
 	busyUntil, relieved time.Time
@@ -78,27 +91,29 @@ type client struct {
 
 // inFlight is a request that is not answered yet.
 type inFlight struct {
-	begun time.Time
-	end   context.CancelCauseFunc
-	ended bool // for the sake of others
+	namespace string
+	begun     time.Time
+	end       context.CancelCauseFunc
+	ended     bool // for the sake of others
+	favoured  bool // may take wearyLife while others wait
 }
 
 func newQueues(relieved func()) *queues {
 	return &queues{relieved: relieved, clients: map[string]*client{}}
 }
 
-// enter counts a request of the client at the address until leave is called. The
-// context that it gives ends with errQueue where the request is to be answered for
-// the sake of others.
+// enter counts a request of the client at the address, about an image in the namespace,
+// until leave is called. The context that it gives ends with errQueue where the request is
+// to be answered for the sake of others.
 //
 // Late tells leave that the request's time was used up.
-func (q *queues) enter(ctx context.Context, address string) (_ context.Context, leave func(late bool)) {
+func (q *queues) enter(ctx context.Context, address, namespace string) (_ context.Context, leave func(late bool)) {
 	outer := ctx
 	ctx, end := context.WithCancelCause(ctx)
 	if i := strings.LastIndexByte(address, ':'); i >= 0 {
 		address = address[:i] // a connection's port says nothing
 	}
-	r := &inFlight{begun: time.Now(), end: end}
+	r := &inFlight{namespace: strings.Clone(namespace), begun: time.Now(), end: end}
 	q.mu.Lock()
 	c := q.client(address, r.begun)
 	c.enter(r)
@@ -130,7 +145,7 @@ func (q *queues) client(address string, now time.Time) *client {
 			}
 		}
 	}
-	c = &client{}
+	c = &client{slow: map[string]time.Time{}}
 	if len(q.clients) < maxClients {
 		q.clients[strings.Clone(address)] = c
 	}
@@ -141,6 +156,9 @@ func (c *client) enter(r *inFlight) {
 	now := r.begun
 	c.settle(now)
 	c.inFlight = append(c.inFlight, r)
+	if n := len(c.inFlight); n >= c.most || now.Sub(c.mostAt) > wearyMemory {
+		c.most, c.mostAt = n, now
+	}
 	switch n := len(c.inFlight); {
 	case n > c.level:
 		c.level, c.since, c.refills, c.below = n, now, 0, time.Time{}
@@ -174,6 +192,10 @@ func (c *client) leave(r *inFlight) {
 	if r.ended {
 		c.relieved = c.left
 	}
+	c.forget(r)
+	if c.left.Sub(r.begun) >= wearyLife || r.ended && c.isSlow(r.namespace, c.left) {
+		c.slowed(r.namespace)
+	}
 	c.settle(c.left)
 	if i := slices.Index(c.inFlight, r); i >= 0 {
 		c.inFlight = slices.Delete(c.inFlight, i, i+1)
@@ -195,37 +217,73 @@ func (c *client) settle(now time.Time) {
 	}
 }
 
-// due is when the oldest request must be answered for the sake of others, as far as
-// is known now; the zero time: its own deadline does.
-func (c *client) due(now time.Time) time.Time {
-	i := slices.IndexFunc(c.inFlight, func(r *inFlight) bool { return !r.ended })
-	if i < 0 {
-		return time.Time{}
+// isSlow reports whether requests of the namespace took long not long ago.
+func (c *client) isSlow(namespace string, now time.Time) bool {
+	at, slow := c.slow[namespace]
+	return slow && now.Sub(at) < slowMemory
+}
+
+// slowed notes that a request of the namespace took long.
+func (c *client) slowed(namespace string) {
+	if len(c.slow) >= maxSlow {
+		maps.DeleteFunc(c.slow, func(_ string, at time.Time) bool { return c.left.Sub(at) >= slowMemory })
 	}
-	begun := c.inFlight[i].begun
+	if len(c.slow) < maxSlow {
+		c.slow[namespace] = c.left
+	}
+}
+
+// favour reports whether a request may go on for longer while others wait, so that those
+// who fill the queue with what is slow do not stop a neighbour whose image takes moments.
+func (c *client) favour(r *inFlight, now time.Time) bool {
+	if !r.favoured && c.favoured < c.most/2 && len(c.slow) < maxSlow && !c.isSlow(r.namespace, now) {
+		r.favoured = true
+		c.favoured++
+	}
+	return r.favoured
+}
+
+// busy reports whether others are known to wait.
+func (c *client) busy(now time.Time) bool { return now.Before(c.busyUntil) }
+
+// due is when a request must be answered for the sake of others, as far as is known now;
+// the zero time: its own deadline does. While others are not known to wait, the oldest
+// request is due first.
+func (c *client) due(r *inFlight, now time.Time) time.Time {
 	switch {
-	case now.Before(c.busyUntil):
-		return begun.Add(busyLife)
+	case c.busy(now) && !c.favour(r, now):
+		return r.begun.Add(busyLife)
 	case c.weary(now):
-		return begun.Add(wearyLife)
+		return r.begun.Add(wearyLife)
 	case c.level < 2 || len(c.inFlight) < c.level:
 		return time.Time{}
 	}
-	return latest(begun.Add(busyLife), c.since.Add(fullPatience), c.relieved.Add(prompt))
+	return latest(r.begun.Add(busyLife), c.since.Add(fullPatience), c.relieved.Add(prompt))
 }
 
 func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
-// watch has the client looked at when its oldest request is due. The caller holds mu.
+// watch has the client looked at when the next request is due. The caller holds mu.
 func (q *queues) watch(c *client, now time.Time) {
-	due := c.due(now)
-	if due.IsZero() {
+	var next time.Time
+	for _, r := range c.inFlight {
+		if r.ended {
+			continue
+		}
+		if due := c.due(r, now); !due.IsZero() && (next.IsZero() || due.Before(next)) {
+			next = due
+		}
+		if !c.busy(now) {
+			break
+		}
+	}
+	if next.IsZero() {
 		return
 	}
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	c.timer = time.AfterFunc(due.Sub(now), func() { q.relieve(c) })
+	c.timer = time.AfterFunc(next.Sub(now), func() { q.relieve(c) })
 }
 
 // relieve answers the requests that are due.
@@ -237,13 +295,25 @@ func (q *queues) relieve(c *client) {
 		if r.ended {
 			continue
 		}
-		if due := c.due(now); due.IsZero() || due.After(now) {
-			break
+		switch due := c.due(r, now); {
+		case !due.IsZero() && !due.After(now):
+			r.ended = true
+			r.end(errQueue)
+			c.forget(r)
+			c.relieved = now
+			q.relieved()
+		case !c.busy(now):
+			q.watch(c, now)
+			return
 		}
-		r.ended = true
-		r.end(errQueue)
-		c.relieved = now
-		q.relieved()
 	}
 	q.watch(c, now)
+}
+
+// forget no longer counts a request among those that may take longer.
+func (c *client) forget(r *inFlight) {
+	if r.favoured {
+		r.favoured = false
+		c.favoured--
+	}
 }

@@ -25,26 +25,31 @@ type admissions struct {
 
 	mu      sync.Mutex // guards all below
 	waited  []time.Duration
-	refused map[string]int // by kind of image
+	refused map[string]int // by namespace
 	total   map[string]int
 }
 
 // review is one admission, from the moment that the API server sends it.
 func (a *admissions) review(t *testing.T, image string) {
+	kind, _, _ := strings.Cut(strings.TrimPrefix(image, "shop.example.com/"), "-")
+	a.reviewIn(t, kind, image)
+}
+
+// reviewIn is one of a Pod in a namespace.
+func (a *admissions) reviewIn(t *testing.T, namespace, image string) {
 	sent := time.Now()
 	thread := <-a.threads
 	time.Sleep(a.overhead)
-	kind, _, _ := strings.Cut(strings.TrimPrefix(image, "shop.example.com/"), "-")
 	server := a.replicas[thread%len(a.replicas)] // over a connection that is kept open
-	response := post(t, server, "/v1/verify", "["+kind+"]"+image)
+	response := post(t, server, "/v1/verify", "["+namespace+"]"+image)
 	took := time.Since(sent)
 	a.threads <- thread
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.waited = append(a.waited, took)
-	a.total[kind]++
+	a.total[namespace]++
 	if response.Response.SystemError != "" {
-		a.refused[kind]++
+		a.refused[namespace]++
 	}
 }
 
@@ -176,6 +181,49 @@ func TestAQuietClusterIsNoQueue(t *testing.T) {
 				}
 				wait.Wait()
 				if len(a.refused) > 0 {
+					t.Errorf("refused %v of %v", a.refused, a.total)
+				}
+				time.Sleep(11 * time.Second) // what goes on ends
+			})
+		})
+	}
+}
+
+// TestL56_WhoFillsTheQueueStopsNoNeighbour: a namespace whose images hang, as many as come,
+// stops no cold image of another but where two of those come at once, which together need
+// both threads; and many namespaces that do the same still leave no admission in the queue
+// beyond its timeout.
+func TestL56_WhoFillsTheQueueStopsNoNeighbour(t *testing.T) {
+	for name, c := range map[string]struct {
+		namespaces   int
+		rate         int
+		mayBeRefused bool
+	}{
+		"one namespace, 10 a second": {1, 10, false}, "one namespace, 40 a second": {1, 40, false},
+		"three namespaces": {3, 40, false},
+		"hundreds":         {300, 40, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, server := load(t)
+				a := newAdmissions(2, server)
+				var wait sync.WaitGroup
+				for i := range c.rate * 10 {
+					bad := fmt.Sprintf("shop.example.com/hanging-%d:1", i)
+					s.add(bad, "CN=wabbit")
+					wait.Go(func() { a.reviewIn(t, fmt.Sprint("bad-", i%c.namespaces), bad) })
+					if at := i * 4 / c.rate; i > 3*c.rate && at != (i-1)*4/c.rate { // four a second, when it is known
+						good := fmt.Sprintf("shop.example.com/cold-%d:1", i)
+						s.add(good, "CN=wabbit")
+						wait.Go(func() { a.reviewIn(t, "good", good) })
+					}
+					time.Sleep(time.Second / time.Duration(c.rate))
+				}
+				wait.Wait()
+				if longest := slices.Max(a.waited); longest >= 3*time.Second {
+					t.Errorf("an admission took %s", longest)
+				}
+				if a.total["good"] < 20 || a.refused["good"] > a.total["good"]/8 && !c.mayBeRefused {
 					t.Errorf("refused %v of %v", a.refused, a.total)
 				}
 				time.Sleep(11 * time.Second) // what goes on ends
